@@ -1,0 +1,113 @@
+"""The rows: 32 float32 features, an int64 id, an int8 label, and int32 month and day.
+
+Label, last feature and group are functions of the id, and the first feature *is* the id, scaled. So any
+contender's rows can be checked one by one, whether it delivers the id or not, with nothing kept beside.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.workload import SEED
+
+FEATURES = tuple(f"f{index:02d}" for index in range(32))
+GROUPS = 365
+ID_SCALE = 2.0**24
+"""The first feature times this is the id, exactly, for ids below it."""
+PACKED_BYTES = 4 * len(FEATURES) + 1
+"""Bytes of a row as features and label."""
+ID_BYTES = 8
+KEY_BYTES = 8
+"""Bytes of month and day."""
+CHUNK = 65_536
+"""Rows that are made at once, from a seed of their own."""
+
+_SOURCE_FILES = 8
+_ROW_GROUP = 131_072
+_MONTH_DAYS = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
+
+
+def mixed(ids: np.ndarray) -> np.ndarray:
+    """Splitmix64 of the ids, uint64."""
+    values = ids.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(SEED)
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def labels_of(ids: np.ndarray) -> np.ndarray:
+    """The labels of the rows, 0 or 1, int8: the lowest bit of `mixed`."""
+    return (mixed(ids) & np.uint64(1)).astype(np.int8)
+
+
+def last_of(ids: np.ndarray) -> np.ndarray:
+    """The last feature of the rows, float32 in [0, 1): the top 24 bits of `mixed`."""
+    return (mixed(ids) >> np.uint64(40)).astype(np.float32) / np.float32(ID_SCALE)
+
+
+def groups_of(ids: np.ndarray) -> np.ndarray:
+    """The groups of the rows, int64 in [0, 365): at random, so that no two neighbours belong together."""
+    return (((mixed(ids) >> np.uint64(8)) & np.uint64(0xFFFFFFFF)) % np.uint64(GROUPS)).astype(np.int64)
+
+
+def dates_of(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Month and day of the groups, int32 from 1: a group is a day of a year of 365."""
+    starts = np.concatenate([[0], np.cumsum(_MONTH_DAYS)])
+    months = np.searchsorted(starts, groups, side="right")
+    return months.astype(np.int32), (groups - starts[months - 1] + 1).astype(np.int32)
+
+
+def ids_of(first_feature: np.ndarray) -> np.ndarray:
+    """The ids that the first feature holds, int64."""
+    return np.rint(first_feature * ID_SCALE).astype(np.int64)
+
+
+def chunks(rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The ids and features, (n, 32) float32, of the first `rows` rows, `CHUNK` rows at a time."""
+    for number, start in enumerate(range(0, rows, CHUNK)):
+        ids = np.arange(start, min(start + CHUNK, rows), dtype=np.int64)
+        random = np.random.default_rng([SEED, number])
+        features = random.standard_normal((CHUNK, len(FEATURES)), dtype=np.float32)[: len(ids)]
+        features[:, 0] = ids / ID_SCALE
+        features[:, -1] = last_of(ids)
+        yield ids, features
+
+
+def table_of(ids: np.ndarray, features: np.ndarray) -> pa.Table:
+    """The rows as the source holds them."""
+    month, day = dates_of(groups_of(ids))
+    columns: dict[str, Any] = {name: features[:, i] for i, name in enumerate(FEATURES)}
+    columns |= {"id": ids, "label": labels_of(ids), "month": month, "day": day}
+    return pa.table(columns)
+
+
+def write_source(place: Path, rows: int) -> None:
+    """Write the rows as a few Parquet files, in the order of their ids."""
+    tables = [table_of(ids, features) for ids, features in chunks(rows)]
+    whole = pa.concat_tables(tables)
+    per_file = -(-rows // _SOURCE_FILES)
+    for number in range(_SOURCE_FILES):
+        pq.write_table(
+            whole.slice(number * per_file, per_file),
+            place / f"part-{number:02d}.parquet",
+            row_group_size=_ROW_GROUP,
+            use_dictionary=["month", "day"],
+        )
+
+
+def keep(place: Path, write: Callable[[Path], None]) -> Path:
+    """Let `write` fill a folder, unless an earlier run did; a folder that is there is whole."""
+    if not place.exists():
+        draft = place.with_name(f".{place.name}.draft")
+        shutil.rmtree(draft, ignore_errors=True)
+        draft.mkdir(parents=True)
+        write(draft)
+        draft.rename(place)
+    return place

@@ -1,0 +1,144 @@
+"""The proof that a contender delivered the rows it claims to have delivered, and how well it mixed them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from benchmarks import data
+
+
+class Ledger:
+    """What came in one epoch: of every row its id, label and last feature, in the order in which they came.
+
+    Recording is three short copies a batch; everything else waits until the clock has stopped. It holds at
+    most 13 bytes a row.
+    """
+
+    def __init__(self, rows: int) -> None:
+        """A ledger for an epoch of `rows` rows."""
+        self._expected = rows
+        self._keys: np.ndarray | None = None
+        self._labels = np.empty(rows, np.int8)
+        self._last = np.empty(rows, np.float32)
+        self._first_batch: tuple[np.ndarray, np.ndarray] | None = None
+        self._has_ids = False
+        self.rows = 0
+        """Rows recorded."""
+
+    def record(self, features: Any, label: Any) -> int:
+        """Note a batch; its number of rows. Features are (n, 32), a dict by column, or (matrix, ids)."""
+        labels = np.asarray(label)
+        count = len(labels)
+        keys, last = self._columns(features)
+        if self._keys is None:
+            self._keys = np.empty(self._expected, keys.dtype)
+            self._first_batch = _copied(features)
+        start, stop = self.rows, min(self.rows + count, self._expected)
+        self._keys[start:stop] = keys[: stop - start]
+        self._labels[start:stop] = labels[: stop - start]
+        self._last[start:stop] = last[: stop - start]
+        self.rows += count
+        return count
+
+    def _columns(self, features: Any) -> tuple[np.ndarray, np.ndarray]:
+        """The keys (ids, or the first feature) and the last feature of a batch."""
+        if isinstance(features, dict):
+            self._has_ids = "id" in features
+            return (
+                np.asarray(features["id" if self._has_ids else data.FEATURES[0]]),
+                np.asarray(features[data.FEATURES[-1]]),
+            )
+        if isinstance(features, tuple):
+            self._has_ids = True
+            matrix, ids = features
+            return ids, matrix[:, -1]
+        matrix = np.asarray(features)
+        return matrix[:, 0], matrix[:, -1]
+
+    def ids(self) -> np.ndarray:
+        """The ids of the recorded rows, in order."""
+        if self._keys is None:
+            return np.empty(0, np.int64)
+        keys = self._keys[: self.rows]
+        return keys if self._has_ids else data.ids_of(keys)
+
+    def findings(self, *, whole: bool) -> list[str]:
+        """What is wrong with the delivery; empty means proven.
+
+        Args:
+            whole: the epoch was over, so every row must have come; otherwise no row may have come twice.
+        """
+        if self.rows > self._expected:
+            return [f"{self.rows} rows came, {self._expected} were there"]
+        ids = self.ids()
+        found = _id_findings(ids, self._expected, whole=whole)
+        if not found:
+            wrong = int((self._labels[: self.rows] != data.labels_of(ids)).sum())
+            wrong += int((self._last[: self.rows] != data.last_of(ids)).sum())
+            found = [f"{wrong} labels or last features belong to other rows"] if wrong else []
+        if not found and self._first_batch is not None:
+            found = _feature_findings(*self._first_batch)
+        return found
+
+    def totals(self) -> dict[str, int]:
+        """Rows, the sum of their ids, and the sum of their mixed ids modulo 2^64."""
+        ids = self.ids()
+        mixed = int(data.mixed(ids).sum(dtype=np.uint64))
+        return {"rows": self.rows, "ids": int(ids.sum()), "mixed_ids": mixed}
+
+    def quality(self, batch: int) -> float | None:
+        """How unevenly the batches drew from the groups; 1 is a uniform draw. None without a full batch.
+
+        The standard deviation over batches of the batch mean of a group effect, divided by the same under
+        uniform draws, in the mean over all group effects: which is Pearson's chi-square over its degrees of
+        freedom, square root.
+        """
+        batches = self.rows // batch
+        if batches == 0:
+            return None
+        ids = self.ids()[: batches * batch]
+        share = np.bincount(data.groups_of(ids), minlength=data.GROUPS) / len(ids)
+        cells = np.repeat(np.arange(batches), batch) * data.GROUPS + data.groups_of(ids)
+        counts = np.bincount(cells, minlength=batches * data.GROUPS).reshape(batches, data.GROUPS)
+        there = share > 0
+        expected = batch * share[there]
+        squares = ((counts[:, there] - expected) ** 2 / expected).sum(axis=1)
+        return float(np.sqrt(squares.mean() / max(there.sum() - 1, 1)))
+
+
+def covered(ids: np.ndarray, rows: int) -> list[str]:
+    """What keeps `ids` from being each of 0 to `rows` once, in any order; empty means nothing."""
+    return _id_findings(ids, rows, whole=True)
+
+
+def _id_findings(ids: np.ndarray, rows: int, *, whole: bool) -> list[str]:
+    if len(ids) == 0:
+        return ["no row came"]
+    if ids.min() < 0 or ids.max() >= rows:
+        return [f"ids from {ids.min()} to {ids.max()} came, of {rows} rows"]
+    times = np.bincount(ids, minlength=rows)
+    found = []
+    if twice := int((times > 1).sum()):
+        found.append(f"{twice} rows came more than once")
+    if whole and (missing := int((times == 0).sum())):
+        found.append(f"{missing} rows did not come")
+    return found
+
+
+def _copied(features: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The ids and the whole feature matrix of a batch."""
+    if isinstance(features, dict):
+        matrix = np.stack([np.asarray(features[name]) for name in data.FEATURES], axis=1)
+    else:
+        matrix = np.array(features[0] if isinstance(features, tuple) else features)
+    return data.ids_of(matrix[:, 0]), matrix
+
+
+def _feature_findings(ids: np.ndarray, matrix: np.ndarray) -> list[str]:
+    """Compare every feature of the rows that lie in the first chunk; the others would cost a pass."""
+    first_ids, first_chunk = next(data.chunks(data.CHUNK))
+    inside = ids < len(first_ids)
+    wrong = int((matrix[inside] != first_chunk[ids[inside]]).any(axis=1).sum())
+    return [f"{wrong} rows of the first batch have wrong features"] if wrong else []

@@ -1,0 +1,86 @@
+"""The grouped Dask Sequence: a Parquet file per month and day, loaded through Dask, group after group."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+import dask
+import keras
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pds
+import pyarrow.parquet as pq
+
+from benchmarks import data
+from benchmarks.contenders import Contender
+from benchmarks.sequences import SequenceSource
+from benchmarks.workload import SEED, Task
+
+_CACHED_GROUPS = 4
+
+
+def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001
+    """Write a file per group, as hive partitions, in row groups as large as the groups."""
+    pds.write_dataset(
+        pds.dataset(task.source),
+        place,
+        format="parquet",
+        partitioning=pds.partitioning(
+            pa.schema([("month", pa.int32()), ("day", pa.int32())]), flavor="hive"
+        ),
+        min_rows_per_group=1 << 20,
+        max_rows_per_group=1 << 20,
+    )
+
+
+@lru_cache(maxsize=_CACHED_GROUPS)
+def _load_group(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """The features and labels of a group."""
+    frame = dask.delayed(pq.read_table)(path, columns=[*data.FEATURES, "label"], partitioning=None)
+    table = frame.compute(scheduler="synchronous")
+    features = np.empty((len(table), len(data.FEATURES)), np.float32)
+    for column, name in enumerate(data.FEATURES):
+        features[:, column] = table.column(name).to_numpy()
+    return features, table.column("label").to_numpy()
+
+
+class GroupedGenerator(keras.utils.PyDataset):
+    """Shuffles the groups, and the rows inside each; a batch is what comes next, of one or two groups."""
+
+    def __init__(self, place: Path, batch_size: int) -> None:
+        """Over the hive partitions of `place`."""
+        super().__init__()
+        self._paths = [str(path) for path in sorted(place.glob("*/*/*.parquet"))]
+        self._counts = [pq.read_metadata(path).num_rows for path in self._paths]
+        self._batch_size = batch_size
+        self._random = np.random.default_rng(SEED)
+        self.on_epoch_end()
+
+    def __len__(self) -> int:
+        """Batches of an epoch, the last one shorter."""
+        return -(-sum(self._counts) // self._batch_size)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """Batch `index`: (n, 32) float32, (n,) int8."""
+        wanted = slice(index * self._batch_size, (index + 1) * self._batch_size)
+        groups, rows = self._groups[wanted], self._rows[wanted]
+        parts = []
+        for group in dict.fromkeys(groups.tolist()):
+            features, labels = _load_group(self._paths[group])
+            taken = rows[groups == group]
+            parts.append((features[taken], labels[taken]))
+        features, labels = zip(*parts, strict=True)
+        return np.concatenate(features), np.concatenate(labels)
+
+    def on_epoch_end(self) -> None:
+        """Shuffle the groups, and the rows inside each."""
+        order = self._random.permutation(len(self._paths))
+        counts = [self._counts[group] for group in order]
+        self._groups = np.repeat(order, counts)
+        self._rows = np.concatenate([self._random.permutation(count) for count in counts])
+
+
+def open_source(place: Path, task: Task, contender: Contender) -> SequenceSource:  # noqa: ARG001
+    """Open the partitions."""
+    return SequenceSource(GroupedGenerator(place, task.workload.batch))

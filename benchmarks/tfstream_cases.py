@@ -1,0 +1,64 @@
+"""tfstream, with its defaults: features packed into one tensor, or a dict by column."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import tfstream
+from benchmarks import data
+from benchmarks.contenders import Contender
+from benchmarks.workload import SEED, Task
+
+
+def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001
+    """Convert the source."""
+    convert(task.source, place)
+
+
+def convert(source: Path, place: Path) -> None:
+    """Convert the Parquet files of `source` into shards grouped by month and day."""
+    tfstream.convert(str(source / "*.parquet"), str(place), group_by=["month", "day"])
+
+
+def open_stream(place: Path, task: Task, *, packed: bool, with_id: bool) -> Any:
+    """The stream over all rows."""
+    return tfstream.open(str(place)).stream(
+        batch_size=task.workload.batch,
+        features=[*data.FEATURES, "id"] if with_id else list(data.FEATURES),
+        label="label",
+        seed=SEED,
+        options=tfstream.StreamOptions(packed=packed),
+    )
+
+
+def window_rows(place: Path, task: Task) -> int:
+    """Rows of tfstream's window."""
+    stream = open_stream(place, task, packed=True, with_id=False)
+    return stream.spec.window_steps * task.workload.batch
+
+
+class StreamSource:
+    """A stream, one dataset for all epochs."""
+
+    def __init__(self, stream: Any) -> None:
+        """Over a stream; without a callback, each new iterator takes the next epoch."""
+        self.stream = stream
+        self._dataset = stream.dataset()
+
+    def epoch(self) -> Iterator[tuple[Any, Any]]:
+        """One pass, newly shuffled: eager tensors."""
+        return iter(self._dataset)
+
+    def fit_arguments(self) -> dict[str, Any]:
+        """The dataset."""
+        return {"x": self._dataset}
+
+
+def open_source(place: Path, task: Task, contender: Contender) -> StreamSource:
+    """Open the shards."""
+    with_id = contender.with_id and task.action == "read"
+    return StreamSource(
+        open_stream(place, task, packed=contender.form == "packed", with_id=with_id)
+    )

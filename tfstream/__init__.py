@@ -1,0 +1,107 @@
+"""tfstream: tables too large for memory, streamed to Keras, every step traceable to its source rows.
+
+The floors, from the ground up:
+
+- `errors`, `storage`, `order`, `fingerprint`: what every room may use.
+- `format`: what lies on disk. No TensorFlow, no Dask.
+- `conversion`: sources → shards, by Dask. No TensorFlow.
+- `pipeline`: shards → tf.data.Dataset. No Dask.
+- `lineage`: callback, run log, trace.
+- `cli`, `demo`: the roof.
+
+Importing the package loads neither TensorFlow nor Dask; each public name loads what it needs when first used.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tfstream.conversion.convert import Progress
+    from tfstream.conversion.options import ConvertOptions
+    from tfstream.lineage.callback import LineageCallback
+    from tfstream.lineage.run import Run, open_run
+    from tfstream.pipeline.shards import Shards
+    from tfstream.pipeline.stream import Stream, StreamOptions
+
+    __version__: str
+
+__all__ = [
+    "ConvertOptions",
+    "LineageCallback",
+    "Run",
+    "Shards",
+    "Stream",
+    "StreamOptions",
+    "__version__",
+    "convert",
+    "open",
+    "open_run",
+]
+
+_HOMES = {
+    "ConvertOptions": "tfstream.conversion.options",
+    "LineageCallback": "tfstream.lineage.callback",
+    "Run": "tfstream.lineage.run",
+    "Shards": "tfstream.pipeline.shards",
+    "Stream": "tfstream.pipeline.stream",
+    "StreamOptions": "tfstream.pipeline.stream",
+    "open_run": "tfstream.lineage.run",
+}
+
+
+def convert(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    group_by: Sequence[str],
+    options: ConvertOptions | None = None,
+    scheduler: Any = None,  # noqa: ANN401 - a name, an address or a distributed.Client
+    progress: Progress | None = None,
+) -> Shards:
+    """Convert tables into grouped TFRecord shards with Dask.
+
+    Args:
+        source: Parquet or CSV files: a path, a glob, a folder, or a list of them.
+        out: the folder of the data set, which must not exist or be empty.
+        group_by: columns, or year, month, day, hour, date or weekday of a timestamp column, in a zone if one is
+            given: `month(ts, 'America/New_York')`, with `AS name` for another name.
+        options: sizes of blocks, shards and partitions.
+        scheduler: None for threads, "processes", or a `distributed.Client` or its address.
+        progress: called with (stage, done, total) as the work goes on.
+
+    Returns:
+        The open data set.
+
+    Raises:
+        UsageError: if the call asks for what cannot be, such as a column that is not there.
+        DataError: if a source cannot be read or has a type that is not supported.
+        ResumeError: if the output folder holds something else.
+        StorageError: if there is no space or a file cannot be written.
+    """
+    run = importlib.import_module("tfstream.conversion.convert").convert
+    run(source, out, group_by=group_by, options=options, scheduler=scheduler, progress=progress)
+    return open(out)
+
+
+def open(folder: str | os.PathLike[str]) -> Shards:  # noqa: A001 - `tfstream.open` reads as it is meant
+    """Open a data set that `convert` made.
+
+    Raises:
+        UsageError: if there is none.
+        DataError: if it is damaged or of another format.
+    """
+    shards: Shards = importlib.import_module("tfstream.pipeline.shards").open_shards(folder)
+    return shards
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - the public names, whatever they are
+    if name == "__version__":
+        return version("tfstream")
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'tfstream' has no attribute {name!r}")

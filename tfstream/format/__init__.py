@@ -1,0 +1,1 @@
+"""What lies on disk: schema, blocks, frames, index, provenance, statistics. Knows neither TensorFlow nor Dask."""

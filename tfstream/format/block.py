@@ -1,0 +1,223 @@
+"""A block: rows as one plain `tf.train.Example` with canonical bytes, written without TensorFlow.
+
+The features are sorted by name, every length is a varint padded to five bytes, and the features with a fixed
+width a row come first: so feature j begins at `starts[j] + rows * widths[j]`, whatever the block's rows are.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfstream.format.schema import HEADER, HEADER_BYTES, Schema
+
+_TAG_BYTES = b"\x0a"
+_TAG_VALUE = b"\x12"
+_HEADER = struct.Struct("<qIQ")
+_MAX_LENGTH = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Header:
+    """What a block says of itself."""
+
+    first_row: int
+    """Row id of its first row."""
+    rows: int
+    """Number of rows, at least 1."""
+    token: int
+    """64 bits that only this shard of this conversion has."""
+
+    def encode(self) -> bytes:
+        """20 bytes."""
+        return _HEADER.pack(self.first_row, self.rows, self.token)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Header:
+        """The header that `encode` wrote.
+
+        Raises:
+            ValueError: if the length is another one.
+        """
+        if len(data) != HEADER_BYTES:
+            raise ValueError(f"a header has {HEADER_BYTES} bytes, found {len(data)}")
+        first_row, rows, token = _HEADER.unpack(data)
+        return cls(first_row=first_row, rows=rows, token=token)
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where the features of fixed width lie in a block."""
+
+    header: int
+    """Byte at which the header begins."""
+    starts: Mapping[str, int]
+    """For each feature behind it: the byte at which it would begin if there were no rows."""
+    widths: Mapping[str, int]
+    """For each: bytes a row of all fixed features before it."""
+    row_bytes: Mapping[str, int]
+    """For each: its own bytes a row."""
+
+
+def layout(schema: Schema) -> Layout:
+    """The layout of every block of this schema."""
+    position = 1 + 5 + len(_prefix(HEADER, 0))
+    header, position = position, position + HEADER_BYTES
+    starts, widths, row_bytes, width = {}, {}, {}, 0
+    for name, own in schema.fixed_features:
+        position += len(_prefix(name, 0))
+        starts[name], widths[name], row_bytes[name] = position, width, own
+        width += own
+    return Layout(header, starts, widths, row_bytes)
+
+
+def encode(header: Header, fixed: Sequence[tuple[str, bytes]], texts: Sequence[tuple[str, pa.Array]]) -> bytes:
+    """One block.
+
+    Args:
+        header: the block's.
+        fixed: name and bytes of each feature of fixed width, in the schema's order.
+        texts: name and values (binary, without nulls) of each text feature, in the schema's order.
+
+    Raises:
+        ValueError: if the block is 2 GiB or more.
+    """
+    parts = []
+    for name, value in [(HEADER, header.encode()), *fixed]:
+        parts += [_prefix(name, len(value)), value]
+    for name, values in texts:
+        listed = _bytes_list(values)
+        parts += [_entry(name, len(listed)), listed]
+    length = sum(map(len, parts))
+    if length > _MAX_LENGTH:
+        raise ValueError(f"a block of {header.rows} rows would have {length} bytes, 2 GiB is the limit")
+    return b"".join((_TAG_BYTES, _varint(length), *parts))
+
+
+def decode(data: bytes) -> dict[str, list[bytes]]:
+    """The features of a block by name: the bytes of each value.
+
+    Raises:
+        ValueError: if the bytes are not a block, with what is wrong.
+    """
+    features = {}
+    (body,) = _fields(data, _TAG_BYTES)
+    for item in _fields(body, _TAG_BYTES):
+        name, feature = _pair(item)
+        (listed,) = _fields(feature, _TAG_BYTES)
+        features[name.decode()] = [bytes(value) for value in _fields(listed, _TAG_BYTES)]
+    if HEADER not in features:
+        raise ValueError("the record has no header, so it is not a block")
+    return features
+
+
+def pack_mask(valid: Sequence[np.ndarray], rows: int) -> np.ndarray:
+    """Validity as bits.
+
+    Args:
+        valid: for each masked column, (rows,) bool: whether the value is present.
+        rows: rows of the block.
+
+    Returns:
+        (rows, ⌈columns / 8⌉) uint8, the first column in the lowest bit.
+    """
+    bits = np.zeros((rows, len(valid)), bool)
+    for j, column in enumerate(valid):
+        bits[:, j] = column
+    return np.packbits(bits, axis=1, bitorder="little")
+
+
+def _varint(value: int) -> bytes:
+    return bytes(
+        [
+            value & 127 | 128,
+            value >> 7 & 127 | 128,
+            value >> 14 & 127 | 128,
+            value >> 21 & 127 | 128,
+            value >> 28 & 127,
+        ]
+    )
+
+
+def _short_varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _entry(name: str, listed: int) -> bytes:
+    """What precedes a bytes list of `listed` bytes in the map of features."""
+    key = name.encode()
+    feature = _TAG_BYTES + _varint(listed)
+    pair = _TAG_BYTES + _varint(len(key)) + key + _TAG_VALUE + _varint(len(feature) + listed)
+    return _TAG_BYTES + _varint(len(pair) + len(feature) + listed) + pair + feature
+
+
+def _prefix(name: str, value: int) -> bytes:
+    """What precedes the only value, of `value` bytes, of a feature."""
+    own = _TAG_BYTES + _varint(value)
+    return _entry(name, len(own) + value) + own
+
+
+def _bytes_list(values: pa.Array) -> bytes:
+    """The wire bytes of a BytesList: tag, length and bytes of each value.
+
+    Arrow joins them: what it then holds as one run of strings is the message.
+    """
+    if len(values) == 0:
+        return b""
+    lengths = pc.binary_length(values).to_numpy(zero_copy_only=False)
+    distinct, places = np.unique(lengths, return_inverse=True)
+    heads = pa.array([_TAG_BYTES + _short_varint(int(n)) for n in distinct], pa.large_binary())
+    joined = pc.binary_join_element_wise(
+        heads.take(pa.array(places)), values.cast(pa.large_binary()), pa.scalar(b"", pa.large_binary())
+    )
+    start = np.frombuffer(joined.buffers()[1], np.int64)[joined.offset]
+    stop = np.frombuffer(joined.buffers()[1], np.int64)[joined.offset + len(joined)]
+    return joined.buffers()[2][start:stop].to_pybytes() if stop > start else b""
+
+
+def _fields(data: bytes, tag: bytes) -> list[memoryview]:
+    """The values of a message that has one field of bytes, repeated."""
+    view, place, found = memoryview(data), 0, []
+    while place < len(view):
+        if view[place : place + 1] != tag:
+            raise ValueError(f"unexpected byte {view[place]} at {place} of a message")
+        value, place = _value(view, place + 1)
+        found.append(value)
+    return found
+
+
+def _pair(data: memoryview) -> tuple[bytes, memoryview]:
+    if data[:1] != _TAG_BYTES:
+        raise ValueError("an entry of the features has no name")
+    name, place = _value(data, 1)
+    if data[place : place + 1] != _TAG_VALUE:
+        raise ValueError("an entry of the features has no value")
+    value, place = _value(data, place + 1)
+    if place != len(data):
+        raise ValueError("an entry of the features has bytes left over")
+    return bytes(name), value
+
+
+def _value(view: memoryview, place: int) -> tuple[memoryview, int]:
+    length, shift = 0, 0
+    while True:
+        if place >= len(view) or shift > 28:
+            raise ValueError("a length runs out of its message")
+        byte = view[place]
+        length |= (byte & 127) << shift
+        place, shift = place + 1, shift + 7
+        if byte < 128:
+            break
+    if place + length > len(view):
+        raise ValueError("a value runs out of its message")
+    return view[place : place + length], place + length

@@ -1,0 +1,293 @@
+"""The manifest and the index: what a data set consists of, and the digest that is its identity."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfstream import storage
+from tfstream.errors import CorruptionError, DataError, UsageError
+from tfstream.format.schema import Schema
+
+FORMAT = 0
+"""Number of the format; 0 carries no promise."""
+
+MANIFEST = "manifest.json"
+
+SHARDS = pa.schema(
+    [
+        ("path", pa.string()),
+        ("first_row", pa.int64()),
+        ("rows", pa.int64()),
+        ("size_bytes", pa.int64()),
+        ("sha256", pa.string()),
+        ("token", pa.uint64()),
+        ("blocks", pa.int64()),
+        ("provenance_sha256", pa.string()),
+    ]
+)
+BLOCKS = pa.schema(
+    [
+        ("shard", pa.int32()),
+        ("offset", pa.int64()),
+        ("size_bytes", pa.int64()),
+        ("rows", pa.int32()),
+        ("first_row", pa.int64()),
+    ]
+)
+SOURCES = pa.schema(
+    [("path", pa.string()), ("size_bytes", pa.int64()), ("sha256", pa.string()), ("rows", pa.int64())]
+)
+_VOCABULARIES = pa.schema([("column", pa.string()), ("value", pa.string())])
+_TABLES = ("shards", "blocks", "groups", "sources", "vocabularies")
+_STATISTICS = ("statistics", "vocabulary_counts")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """What a data set says of itself, besides its tables."""
+
+    schema: Schema
+    keys: tuple[str, ...]
+    """Names of the key columns of the groups."""
+    group_by: tuple[str, ...]
+    """The expressions that made them."""
+    options: Mapping[str, Any]
+    """The options of the conversion that its bytes depend on."""
+    root: str
+    """The folder that the paths of the sources begin at; not part of the digest."""
+    identity: str
+    """Hex digest of what the conversion was asked to do; its shards' tokens come from it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Catalog:
+    """An open data set: its manifest and index, checked against its digest."""
+
+    folder: Path
+    manifest: Manifest
+    digest: str
+    shards: pa.Table
+    blocks: pa.Table
+    groups: pa.Table
+    sources: pa.Table
+    vocabularies: Mapping[str, pa.Array]
+    """The sorted values of each coded column; the code of value i is `FIRST_CODE + i`."""
+    statistics: pa.Table
+    vocabulary_counts: pa.Table
+    block_shard: np.ndarray
+    block_offset: np.ndarray
+    block_size: np.ndarray
+    """Framed bytes."""
+    block_rows: np.ndarray
+    block_first: np.ndarray
+    """Row id of the first row of each block."""
+    shard_tokens: np.ndarray
+
+    @property
+    def schema(self) -> Schema:
+        """The columns."""
+        return self.manifest.schema
+
+    @property
+    def rows(self) -> int:
+        """Rows of the data set."""
+        return int(self.block_rows.sum())
+
+    @property
+    def group_starts(self) -> np.ndarray:
+        """Row id of the first row of each group."""
+        return np.asarray(self.groups["first_row"])
+
+    def shard_path(self, shard: int) -> Path:
+        """Where a shard lies."""
+        return self.folder / self.shards["path"][shard].as_py()
+
+
+def shard_token(identity: str, ordinal: int) -> int:
+    """64 bits for the headers of a shard, which no other shard of any other conversion has."""
+    digest = hashlib.sha256(f"{identity}:{ordinal}".encode()).digest()
+    return int.from_bytes(digest[:8], "little")
+
+
+def write_catalog(
+    folder: Path,
+    manifest: Manifest,
+    *,
+    shards: pa.Table,
+    blocks: pa.Table,
+    groups: pa.Table,
+    sources: pa.Table,
+    vocabularies: Mapping[str, list[str]],
+    statistics: pa.Table,
+    vocabulary_counts: pa.Table,
+) -> str:
+    """Write the index, and the manifest last, which makes the data set exist.
+
+    Returns:
+        The digest of the data set.
+    """
+    columns = [name for name, values in vocabularies.items() for _ in values]
+    values = [value for values in vocabularies.values() for value in values]
+    tables = {
+        "shards": shards.cast(SHARDS),
+        "blocks": blocks.cast(BLOCKS),
+        "groups": groups,
+        "sources": sources.cast(SOURCES),
+        "vocabularies": pa.table([columns, values], schema=_VOCABULARIES),
+    }
+    for name, table in (tables | {"statistics": statistics, "vocabulary_counts": vocabulary_counts}).items():
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer)
+        storage.publish(_table_path(folder, name), buffer.getvalue())
+    digest = _digest(manifest, tables)
+    document = {
+        "format": FORMAT,
+        "digest": digest,
+        "identity": manifest.identity,
+        "rows": sum(blocks["rows"].to_pylist()),
+        "keys": list(manifest.keys),
+        "group_by": list(manifest.group_by),
+        "options": dict(manifest.options),
+        "schema": manifest.schema.to_json(),
+        "root": manifest.root,
+    }
+    storage.publish(folder / MANIFEST, json.dumps(document, indent=2).encode() + b"\n")
+    return digest
+
+
+def open_catalog(folder: Path) -> Catalog:
+    """Open a data set.
+
+    Raises:
+        UsageError: if there is none in the folder.
+        DataError: if its manifest is not one of this format.
+        CorruptionError: if the index is not what the manifest's digest was made of.
+    """
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UsageError(f"there is no data set in {folder}: {path} does not exist; give convert's output")
+    digest, manifest = _parse(path)
+    tables = {name: _table(folder, name) for name in (*_TABLES, *_STATISTICS)}
+    try:
+        if _digest(manifest, {name: tables[name] for name in _TABLES}) != digest:
+            raise CorruptionError(
+                f"the index of {folder} is not the one that {path} was written for: its digest differs; "
+                "restore the folder or convert again"
+            )
+        vocabulary = tables["vocabularies"]
+        blocks, shards = tables["blocks"], tables["shards"]
+        return Catalog(
+            folder=folder,
+            manifest=manifest,
+            digest=digest,
+            shards=shards,
+            blocks=blocks,
+            groups=tables["groups"],
+            sources=tables["sources"],
+            vocabularies={
+                column.name: vocabulary.filter(pa.compute.equal(vocabulary["column"], column.name))["value"]
+                .combine_chunks()
+                for column in manifest.schema.columns
+                if column.coded
+            },
+            statistics=tables["statistics"],
+            vocabulary_counts=tables["vocabulary_counts"],
+            block_shard=_int64(blocks["shard"]),
+            block_offset=_int64(blocks["offset"]),
+            block_size=_int64(blocks["size_bytes"]),
+            block_rows=_int64(blocks["rows"]),
+            block_first=_int64(blocks["first_row"]),
+            shard_tokens=shards["token"].to_numpy(),
+        )
+    except (KeyError, pa.ArrowException) as error:
+        raise CorruptionError(f"the index of {folder} has not the expected columns: {error}") from error
+
+
+def _parse(path: Path) -> tuple[str, Manifest]:
+    where = f"Where: {path}"
+    try:
+        document = json.loads(storage.read(path))
+    except ValueError as error:
+        raise DataError(f"the manifest is not JSON: {error}. {where}") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        found = document.get("format") if isinstance(document, dict) else document
+        raise DataError(f"expected a manifest of format {FORMAT}, found {found!r}. {where}")
+    kinds: dict[str, type] = {
+        "digest": str,
+        "identity": str,
+        "keys": list,
+        "group_by": list,
+        "options": dict,
+        "schema": list,
+        "root": str,
+    }
+    for name, kind in kinds.items():
+        if not isinstance(document.get(name), kind):
+            raise DataError(f"expected {kind.__name__}, found {document.get(name)!r}. {where}: {name}")
+    try:
+        schema = Schema.from_json(document["schema"])
+    except (KeyError, TypeError) as error:
+        raise DataError(f"a column lacks {error}. {where}: schema") from error
+    return document["digest"], Manifest(
+        schema=schema,
+        keys=tuple(document["keys"]),
+        group_by=tuple(document["group_by"]),
+        options=document["options"],
+        root=document["root"],
+        identity=document["identity"],
+    )
+
+
+def _table_path(folder: Path, name: str) -> Path:
+    return folder / "index" / f"{name}.parquet"
+
+
+def _table(folder: Path, name: str) -> pa.Table:
+    path = _table_path(folder, name)
+    try:
+        return pq.read_table(io.BytesIO(storage.read(path)))
+    except pa.ArrowException as error:
+        raise CorruptionError(f"{path} is damaged: {error}; restore it or convert again") from error
+
+
+def _digest(manifest: Manifest, tables: Mapping[str, pa.Table]) -> str:
+    """SHA-256 over the manifest and the values of the index, whatever Parquet's bytes are."""
+    digest = hashlib.sha256()
+    head = {
+        "format": FORMAT,
+        "identity": manifest.identity,
+        "keys": manifest.keys,
+        "group_by": manifest.group_by,
+        "options": dict(manifest.options),
+        "schema": manifest.schema.to_json(),
+    }
+    digest.update(json.dumps(head, sort_keys=True, separators=(",", ":")).encode())
+    for name in sorted(tables):
+        digest.update(f"\n{name} {tables[name].num_rows}\n".encode())
+        for column in tables[name].column_names:
+            digest.update(f"{column}\n".encode())
+            digest.update(_canonical(tables[name][column]))
+    return digest.hexdigest()
+
+
+def _canonical(values: pa.ChunkedArray) -> bytes:
+    """The values as bytes that do not depend on a library's version."""
+    if pa.types.is_integer(values.type) and values.null_count == 0:
+        array = values.to_numpy()
+        return bytes(array.astype(array.dtype.newbyteorder("<")).tobytes())
+    texts = values.cast(pa.string()).to_pylist() if not pa.types.is_string(values.type) else values.to_pylist()
+    return json.dumps(texts, separators=(",", ":")).encode()
+
+
+def _int64(values: pa.ChunkedArray) -> np.ndarray:
+    return np.asarray(values.to_numpy(), np.int64)

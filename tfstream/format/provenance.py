@@ -1,0 +1,179 @@
+"""Row id → (source, row of the source), and back; both delta-encoded with a page index."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tfstream import storage
+from tfstream.errors import CorruptionError, UsageError
+from tfstream.format.manifest import Catalog
+
+ROW_GROUP_ROWS = 1 << 20
+"""Rows of a row group of the files by source."""
+
+_BY_ROW = pa.schema([("source", pa.int32()), ("source_row", pa.int64())])
+_BY_SOURCE = pa.schema([("row_id", pa.int64())])
+
+
+def digest_of(source: np.ndarray, source_row: np.ndarray) -> str:
+    """SHA-256 of the provenance of a shard's rows, in hex."""
+    return hashlib.sha256(
+        source.astype("<i4").tobytes() + source_row.astype("<i8").tobytes()
+    ).hexdigest()
+
+
+def write_by_row(folder: Path, shard: int, source: np.ndarray, source_row: np.ndarray) -> str:
+    """Write where the rows of a shard come from.
+
+    Args:
+        folder: the data set's.
+        shard: its ordinal.
+        source: (rows,) ordinal of each row's source.
+        source_row: (rows,) its row there, 0-based.
+
+    Returns:
+        `digest_of` them.
+    """
+    table = pa.table([source.astype(np.int32), source_row.astype(np.int64)], schema=_BY_ROW)
+    with storage.publishing(_by_row(folder, shard)) as file:
+        pq.write_table(
+            table,
+            file,
+            use_dictionary=["source"],
+            column_encoding={"source_row": "DELTA_BINARY_PACKED"},
+            write_page_index=True,
+        )
+    return digest_of(source, source_row)
+
+
+def write_by_source(folder: Path, source: int, row_ids: Iterable[np.ndarray]) -> None:
+    """Write the row ids of a source's rows, given in the order of the source in pieces of any length."""
+    with (
+        storage.publishing(_by_source(folder, source)) as file,
+        pq.ParquetWriter(
+            file,
+            _BY_SOURCE,
+            use_dictionary=False,
+            column_encoding={"row_id": "DELTA_BINARY_PACKED"},
+            write_page_index=True,
+        ) as writer,
+    ):
+        for ids in _chunks(row_ids):
+            writer.write_table(pa.table([ids], schema=_BY_SOURCE), row_group_size=ROW_GROUP_ROWS)
+
+
+def shard_provenance(catalog: Catalog, shard: int) -> tuple[np.ndarray, np.ndarray]:
+    """Source and row there, (rows,) int64 each, of the rows of a shard.
+
+    Raises:
+        CorruptionError: if the file is not what was written.
+    """
+    path = _by_row(catalog.folder, shard)
+    table = _read(path, None)
+    source, row = (np.asarray(table[name].to_numpy(), np.int64) for name in _BY_ROW.names)
+    if digest_of(source, row) != catalog.shards["provenance_sha256"][shard].as_py():
+        raise CorruptionError(f"{path} is not what was written for shard {shard}; convert again")
+    return source, row
+
+
+def rows_of_sources(catalog: Catalog, row_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where rows come from.
+
+    Args:
+        catalog: the data set.
+        row_ids: (n,) int64.
+
+    Returns:
+        Source ordinal and row there, (n,) int64 each.
+    """
+    first = catalog.shards["first_row"].to_numpy()
+    shards = np.searchsorted(first, row_ids, side="right") - 1
+    source, source_row = np.empty(len(row_ids), np.int64), np.empty(len(row_ids), np.int64)
+    for shard in np.unique(shards):
+        wanted = shards == shard
+        sources, rows = shard_provenance(catalog, int(shard))
+        places = row_ids[wanted] - first[shard]
+        source[wanted], source_row[wanted] = sources[places], rows[places]
+    return source, source_row
+
+
+def row_ids_of(catalog: Catalog, source: int, source_rows: np.ndarray) -> np.ndarray:
+    """The row ids of rows of a source.
+
+    Args:
+        catalog: the data set.
+        source: ordinal of the source.
+        source_rows: (n,) 0-based.
+
+    Returns:
+        (n,) int64.
+
+    Raises:
+        UsageError: if the source has no such row.
+    """
+    rows = catalog.sources["rows"][source].as_py()
+    for row in source_rows:
+        if not 0 <= row < rows:
+            name = catalog.sources["path"][source].as_py()
+            raise UsageError(f"{name} has rows 0 to {rows - 1}, there is no row {row}")
+    groups = np.asarray(source_rows, np.int64) // ROW_GROUP_ROWS
+    found = np.empty(len(groups), np.int64)
+    for group in np.unique(groups):
+        wanted = groups == group
+        ids = _read(_by_source(catalog.folder, source), int(group))["row_id"].to_numpy()
+        found[wanted] = ids[source_rows[wanted] - group * ROW_GROUP_ROWS]
+    return found
+
+
+def find_source(catalog: Catalog, name: str) -> int:
+    """The source of this path, or whose path ends so.
+
+    Raises:
+        UsageError: if there is none, or more than one.
+    """
+    paths = catalog.sources["path"].to_pylist()
+    if name in paths:
+        return int(paths.index(name))
+    parts = PurePosixPath(name).parts
+    found = [i for i, path in enumerate(paths) if PurePosixPath(path).parts[-len(parts) :] == parts]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise UsageError(f"{name!r} fits {' and '.join(paths[i] for i in found)}; give more of the path")
+    raise UsageError(f"there is no source {name!r}; the sources are {', '.join(paths[:10])}")
+
+
+def _by_row(folder: Path, shard: int) -> Path:
+    return folder / "provenance" / "by-row" / f"{shard // 1000:03d}" / f"{shard:05d}.parquet"
+
+
+def _by_source(folder: Path, source: int) -> Path:
+    return folder / "provenance" / "by-source" / f"{source:05d}.parquet"
+
+
+def _read(path: Path, row_group: int | None) -> pa.Table:
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read() if row_group is None else file.read_row_group(row_group)
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptionError(f"{path} cannot be read: {error}; convert again") from error
+
+
+def _chunks(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """The same values in arrays of `ROW_GROUP_ROWS`, the last one shorter."""
+    held: list[np.ndarray] = []
+    for piece in pieces:
+        held.append(piece)
+        while sum(map(len, held)) >= ROW_GROUP_ROWS:
+            joined = np.concatenate(held)
+            yield joined[:ROW_GROUP_ROWS]
+            held = [joined[ROW_GROUP_ROWS:]]
+    rest = np.concatenate(held) if held else np.empty(0, np.int64)
+    if len(rest):
+        yield rest

@@ -1,0 +1,111 @@
+"""Blocks read without TensorFlow, back into Arrow tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfstream.errors import CorruptionError, StorageError, UsageError
+from tfstream.format import block as blocks
+from tfstream.format import framing
+from tfstream.format.manifest import Catalog
+from tfstream.format.schema import FIRST_CODE, HEADER, MASK, NULL_CODE, Column, Schema
+
+
+def read_block(catalog: Catalog, block: int, columns: Sequence[str] | None = None) -> pa.Table:
+    """The rows of a block, checked against its CRC and the index.
+
+    Args:
+        catalog: the data set.
+        block: its ordinal.
+        columns: those wanted, in this order; all if None.
+
+    Raises:
+        CorruptionError: if the bytes are not those that were written, with shard, block and row ids.
+        UsageError: if a column is not there.
+    """
+    schema = catalog.schema
+    wanted = [schema[name] for name in (schema.names if columns is None else columns)]
+    shard, first = int(catalog.block_shard[block]), int(catalog.block_first[block])
+    rows = int(catalog.block_rows[block])
+    path = catalog.shard_path(shard)
+    try:
+        with path.open("rb") as file:
+            file.seek(int(catalog.block_offset[block]))
+            framed = file.read(int(catalog.block_size[block]))
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    try:
+        features = blocks.decode(framing.unframe(framed))
+        header = blocks.Header.decode(features[HEADER][0])
+        expected = blocks.Header(first_row=first, rows=rows, token=int(catalog.shard_tokens[shard]))
+        if header != expected:
+            raise ValueError(f"its header is {header}, expected {expected}")
+        arrays = [_column(schema, column, features, rows, catalog) for column in wanted]
+    except (ValueError, KeyError, IndexError, pa.ArrowException) as error:
+        raise CorruptionError(
+            f"{path}: block {block}, rows {first} to {first + rows - 1}, is not what was written: {error}; "
+            "convert again"
+        ) from error
+    return pa.table(arrays, names=[column.name for column in wanted])
+
+
+def take(catalog: Catalog, row_ids: Sequence[int] | np.ndarray, columns: Sequence[str] | None = None) -> pa.Table:
+    """Rows by their ids, in the order of the ids.
+
+    Raises:
+        UsageError: if there is no such row or column.
+        CorruptionError: if a block is not what was written.
+    """
+    ids = np.asarray(row_ids, np.int64).reshape(-1)
+    outside = ids[(ids < 0) | (ids >= catalog.rows)]
+    if len(outside):
+        raise UsageError(f"row ids go from 0 to {catalog.rows - 1}, there is no row {outside[0]}")
+    found = np.searchsorted(catalog.block_first, ids, side="right") - 1
+    parts, places = [], np.empty(len(ids), np.int64)
+    taken = 0
+    for block in np.unique(found):
+        wanted = np.flatnonzero(found == block)
+        table = read_block(catalog, int(block), columns)
+        parts.append(table.take(pa.array(ids[wanted] - catalog.block_first[block])))
+        places[wanted] = taken + np.arange(len(wanted))
+        taken += len(wanted)
+    if not parts:
+        names = catalog.schema.names if columns is None else columns
+        return pa.schema([(name, catalog.schema[name].arrow) for name in names]).empty_table()
+    return pa.concat_tables(parts).take(pa.array(places)).combine_chunks()
+
+
+def _column(
+    schema: Schema, column: Column, features: dict[str, list[bytes]], rows: int, catalog: Catalog
+) -> pa.Array:
+    missing = None
+    if column.nullable:
+        bits = np.frombuffer(features[MASK][0], np.uint8).reshape(rows, schema.mask_bytes)
+        place = schema.masked.index(column.name)
+        missing = (bits[:, place // 8] >> (place % 8) & 1) == 0
+    if column.dtype is None:
+        values = pa.array(features[schema.texts[column.name]], pa.binary())
+        if len(values) != rows:
+            raise ValueError(f"{column.name!r} has {len(values)} values for {rows} rows")
+        array = values.cast(column.arrow)
+    else:
+        pack = next(pack for pack in schema.packs if column.name in pack.columns)
+        matrix = np.frombuffer(features[pack.name][0], pack.dtype).reshape(rows, len(pack.columns))
+        array = _values(column, np.ascontiguousarray(matrix[:, pack.columns.index(column.name)]), catalog)
+    if missing is not None:
+        array = pc.if_else(pa.array(missing), pa.scalar(None, array.type), array)
+    return array
+
+
+def _values(column: Column, stored: np.ndarray, catalog: Catalog) -> pa.Array:
+    if column.coded:
+        codes = pa.array(stored, mask=stored == NULL_CODE)
+        return catalog.vocabularies[column.name].take(pc.subtract(codes, FIRST_CODE))
+    if pa.types.is_boolean(column.arrow):
+        return pa.array(stored.astype(bool))
+    native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
+    return pa.Array.from_buffers(column.arrow, len(native), [None, pa.py_buffer(native)])

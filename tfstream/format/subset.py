@@ -1,0 +1,164 @@
+"""Which rows of a data set: the blocks, and within a partly kept block the rows, with a digest."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import pyarrow as pa
+
+from tfstream.errors import UsageError
+from tfstream.format import expressions
+from tfstream.format.manifest import Catalog
+from tfstream.format.reader import read_block
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subset:
+    """Rows of a data set, in its order."""
+
+    catalog: Catalog = field(repr=False)
+    recipe: tuple[str, ...] = ()
+    """The conditions that made it of the whole data set, one after the other."""
+    blocks: np.ndarray = field(repr=False)
+    """(blocks,) int64: ordinals of the blocks with a kept row, in the data set's order."""
+    bitmaps: Mapping[int, np.ndarray] = field(repr=False)
+    """For the ordinal of each partly kept block: (rows,) bool, whether a row is kept."""
+
+    @classmethod
+    def whole(cls, catalog: Catalog) -> Subset:
+        """Every row."""
+        return cls(catalog=catalog, blocks=np.arange(len(catalog.block_rows)), bitmaps={})
+
+    @cached_property
+    def kept(self) -> np.ndarray:
+        """(blocks,) int64: kept rows of each of the blocks, at least 1."""
+        kept = self.catalog.block_rows[self.blocks].copy()
+        for i in np.flatnonzero(np.isin(self.blocks, list(self.bitmaps))):
+            kept[i] = self.bitmaps[int(self.blocks[i])].sum()
+        return kept
+
+    @property
+    def rows(self) -> int:
+        """Kept rows."""
+        return int(self.kept.sum())
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the data set's digest and the kept rows, in hex; not of how they were chosen."""
+        digest = hashlib.sha256(self.catalog.digest.encode())
+        digest.update(self.blocks.astype("<i8").tobytes())
+        for block in sorted(self.bitmaps):
+            digest.update(block.to_bytes(8, "little"))
+            digest.update(np.packbits(self.bitmaps[block], bitorder="little").tobytes())
+        return digest.hexdigest()
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """int64: ordinals of the groups with a kept row."""
+        starts = self.catalog.group_starts
+        full = np.isin(self.blocks, list(self.bitmaps), invert=True)
+        first = self.catalog.block_first[self.blocks[full]]
+        low = np.searchsorted(starts, first, side="right") - 1
+        high = np.searchsorted(starts, first + self.catalog.block_rows[self.blocks[full]], side="left")
+        found = np.zeros(len(starts) + 1, np.int64)
+        np.add.at(found, low, 1)
+        np.add.at(found, high, -1)
+        seen = np.cumsum(found)[:-1] > 0
+        for block in self.bitmaps:
+            seen[np.searchsorted(starts, self.row_ids_in(block), side="right") - 1] = True
+        return np.flatnonzero(seen)
+
+    def row_ids_in(self, block: int) -> np.ndarray:
+        """The kept row ids of a block of the subset, by its ordinal in the data set; ascending int64."""
+        first, rows = self.catalog.block_first[block], self.catalog.block_rows[block]
+        bitmap = self.bitmaps.get(int(block))
+        return first + (np.arange(rows) if bitmap is None else np.flatnonzero(bitmap))
+
+    def place_of(self, row_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where rows are in the subset.
+
+        Args:
+            row_ids: (n,) int64, rows of the data set.
+
+        Returns:
+            The index into `blocks` and the rank among the block's kept rows, (n,) int64 each; -1 and -1 for a
+            row that is not kept.
+        """
+        ordinals = np.searchsorted(self.catalog.block_first, row_ids, side="right") - 1
+        index = np.minimum(np.searchsorted(self.blocks, ordinals), max(len(self.blocks) - 1, 0))
+        inside = (self.blocks[index] == ordinals) if len(self.blocks) else np.zeros(len(index), bool)
+        rank = row_ids - self.catalog.block_first[ordinals]
+        for i in np.flatnonzero(inside & np.isin(ordinals, list(self.bitmaps))):
+            bitmap = self.bitmaps[int(ordinals[i])]
+            inside[i] = bitmap[rank[i]]
+            rank[i] = bitmap[: rank[i]].sum()
+        return np.where(inside, index, -1), np.where(inside, rank, -1)
+
+    def where(self, text: str) -> Subset:
+        """The rows that fulfil a condition.
+
+        Conditions on key columns of the groups are decided by the index alone; the blocks that are left are
+        read for the others.
+
+        Raises:
+            UsageError: if the condition does not parse or names a column that is not there.
+        """
+        catalog, keys = self.catalog, set(self.catalog.manifest.keys)
+        tree = expressions.parse(text)
+        known = (*catalog.schema.names, *(k for k in catalog.manifest.keys if k not in catalog.schema.names))
+        for name in expressions.columns(tree):
+            if name not in known:
+                raise UsageError(f"{text!r}: there is no column {name!r}; there are {', '.join(known)}")
+        groups = np.ones(catalog.groups.num_rows, bool)
+        others = []
+        for part in expressions.conjuncts(tree):
+            if keys.issuperset(expressions.columns(part)):
+                groups &= _truth(part, catalog.groups, text)
+            else:
+                others.append(part)
+        blocks, bitmaps = [], {}
+        for block in self.blocks:
+            keep = self._keep(int(block), groups, others, text)
+            if keep.any():
+                blocks.append(block)
+                if not keep.all():
+                    bitmaps[int(block)] = keep
+        return Subset(
+            catalog=catalog,
+            recipe=(*self.recipe, text),
+            blocks=np.asarray(blocks, np.int64),
+            bitmaps=bitmaps,
+        )
+
+    def _keep(
+        self, block: int, groups: np.ndarray, conditions: list[expressions.Node], text: str
+    ) -> np.ndarray:
+        """Which rows of a block stay: (rows,) bool."""
+        catalog, rows = self.catalog, int(self.catalog.block_rows[block])
+        ids = catalog.block_first[block] + np.arange(rows)
+        group = np.searchsorted(catalog.group_starts, ids, side="right") - 1
+        keep: np.ndarray = groups[group]
+        if block in self.bitmaps:
+            keep = keep & self.bitmaps[block]
+        if not conditions or not keep.any():
+            return keep
+        names = dict.fromkeys(name for part in conditions for name in expressions.columns(part))
+        table = read_block(catalog, block, [name for name in names if name in catalog.schema.names])
+        for name in names:
+            if name not in catalog.schema.names:
+                table = table.append_column(name, catalog.groups[name].take(pa.array(group)))
+        for part in conditions:
+            keep = keep & _truth(part, table, text)
+        return keep
+
+
+def _truth(node: expressions.Node, table: pa.Table, text: str) -> np.ndarray:
+    """Where a condition holds; where it is null it does not."""
+    values = expressions.evaluate(node, table)
+    if not pa.types.is_boolean(values.type):
+        raise UsageError(f"{text!r} is a {values.type}, not a condition")
+    return np.asarray(values.fill_null(False).to_numpy(zero_copy_only=False), bool)

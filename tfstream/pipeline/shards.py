@@ -1,0 +1,118 @@
+"""A data set, or a part of it, as users hold it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from tfstream import storage
+from tfstream.errors import UsageError
+from tfstream.format import reader, statistics
+from tfstream.format.manifest import open_catalog
+from tfstream.format.schema import Schema
+from tfstream.format.subset import Subset
+from tfstream.pipeline.stream import Stream, StreamOptions
+
+
+def open_shards(folder: str | os.PathLike[str]) -> Shards:
+    """Open a data set.
+
+    Raises:
+        UsageError: if there is none in the folder.
+        DataError: if it is damaged or of another format.
+    """
+    return Shards(Subset.whole(open_catalog(storage.local_path(folder))))
+
+
+@dataclass(frozen=True)
+class Shards:
+    """Rows of a data set: all, or those that conditions leave."""
+
+    subset: Subset
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return self.subset.rows
+
+    @property
+    def schema(self) -> Schema:
+        """The columns."""
+        return self.subset.catalog.schema
+
+    @property
+    def digest(self) -> str:
+        """The identity of the data set, the same for every part of it: SHA-256 in hex."""
+        return self.subset.catalog.digest
+
+    @property
+    def groups(self) -> pa.Table:
+        """The groups with a row here: their keys, rows (of the whole group), first row id and shards."""
+        return self.subset.catalog.groups.take(pa.array(self.subset.groups))
+
+    @property
+    def statistics(self) -> Mapping[str, statistics.ColumnStatistics]:
+        """Statistics of each column over the groups that have a row here.
+
+        A group counts whole, even where a condition keeps only some of its rows.
+        """
+        return statistics.merge(self.subset.catalog.statistics, self.subset.groups)
+
+    def where(self, condition: str) -> Shards:
+        """The rows that fulfil a condition, such as "month < 11 and carrier = 'UA'".
+
+        Whole groups are decided by the index; where other columns are asked for, their blocks are read.
+
+        Raises:
+            UsageError: if the condition does not parse, or names a column that is not there.
+        """
+        return Shards(self.subset.where(condition))
+
+    def take(self, row_ids: Sequence[int] | np.ndarray, columns: Sequence[str] | None = None) -> pa.Table:
+        """Rows of the data set by their ids, in this order.
+
+        Raises:
+            UsageError: if there is no such row or column.
+            CorruptionError: if a block is not what was written.
+        """
+        return reader.take(self.subset.catalog, row_ids, columns)
+
+    def stream(
+        self,
+        *,
+        batch_size: int,
+        features: Sequence[str] | None = None,
+        label: str | None = None,
+        weight: str | None = None,
+        seed: int = 0,
+        options: StreamOptions | None = None,
+    ) -> Stream:
+        """Batches of these rows for Keras, in an order that is a function of its arguments.
+
+        Args:
+            batch_size: rows of a batch.
+            features: columns, all but those of label and weight if None.
+            label: a column, or a condition such as "arr_delay > 15"; None for features alone.
+            weight: a column of sample weights.
+            seed: 0 to 2^63 - 1.
+            options: shuffle, window, nulls and the like.
+
+        Raises:
+            UsageError: if the call asks for what cannot be.
+            DataError: if labels are null and `options.null_label` is "error".
+        """
+        if not self.rows:
+            raise UsageError("no row is left by the conditions, so there is nothing to stream")
+        return Stream(
+            self.subset,
+            batch_size=batch_size,
+            features=features,
+            label=label,
+            weight=weight,
+            seed=seed,
+            options=options or StreamOptions(),
+        )

@@ -1,0 +1,85 @@
+"""Files, read in ranges and published all or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from tfstream.errors import StorageError, UsageError
+
+_HASH_CHUNK = 1 << 20
+
+
+def local_path(path: str | os.PathLike[str]) -> Path:
+    """The path, if it is a local one.
+
+    Raises:
+        UsageError: for a URL.
+    """
+    text = os.fspath(path)
+    if "://" in text:
+        raise UsageError(f"{text.split('://')[0]}:// is not supported yet; give a local path")
+    return Path(text)
+
+
+@contextmanager
+def publishing(path: Path) -> Iterator[IO[bytes]]:
+    """A draft beside `path`, open for writing, that takes its place when the block ends without an error.
+
+    Raises:
+        StorageError: if it cannot be written; what was at `path` stays.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        draft.replace(path)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def publish(path: Path, data: bytes) -> None:
+    """Write a whole file, or leave what was there.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
+    with publishing(path) as file:
+        file.write(data)
+
+
+def read(path: Path) -> bytes:
+    """A whole file.
+
+    Raises:
+        StorageError: if it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hex.
+
+    Raises:
+        StorageError: if it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_HASH_CHUNK):
+                digest.update(chunk)
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    return digest.hexdigest()
