@@ -9,14 +9,16 @@
     delivery.py          the proof that the rows came, and the quality of their shuffle
     contenders.py        who takes part
     tfstream_cases.py    tfstream
-    sequences.py         one file per observation, and the grouped Dask Sequence
+    sequences.py         one file per observation
+    grouped.py           the grouped Dask Sequence
     textbook.py          one tf.train.Example per row
     limit.py             numpy from a memory map
     clock.py             steady rows/s: whole epochs, from first batch to first batch
     reading.py           job read            (in a child)
     fitting.py           jobs fit, callback  (in a child)
     converting.py        job convert         (in a child)
-    runner.py            children in turn, their memory
+    jobs.py              who takes part in which job, and what a child does
+    runner.py            child processes and their memory
     report.py            tables and JSON lines
 
 The parent imports neither TensorFlow nor tfstream; every measurement has a process of its own.

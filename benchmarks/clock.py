@@ -1,4 +1,4 @@
-"""The steady rate of a contender, so taken that neither a warm start nor a filled buffer flatters it."""
+"""The steady rate of a contender, so taken that no buffer filled before the start flatters it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import time
 class Clock:
     """Measures whole epochs, from the first batch of one to the first batch of another.
 
-    What is read ahead at the start is then read ahead at the stop, too. Epoch 0 is for the check and for
-    compilation: the clock starts again at the first batch of epoch 1. A contender that is still in its first
-    epoch at the bound is measured from its first batch to there: a part of an epoch.
+    What is read ahead at the start is read ahead at the stop, too. Epoch 0 is for the check and
+    for compilation: the clock starts again at the first batch of epoch 1. A contender that is still
+    in its first epoch at the bound is measured from its first batch to there: a part of an epoch.
     """
 
     def __init__(self, *, floor_s: float, bound_s: float) -> None:

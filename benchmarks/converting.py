@@ -1,4 +1,4 @@
-"""Job convert: from the source into groups; and the bare reading of the source, which is the limit."""
+"""Job convert: from the source into groups; and bare reading of the source, the limit."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ import importlib
 import os
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +17,10 @@ from benchmarks import contenders, delivery
 from benchmarks.delivery import Ledger
 from benchmarks.runner import announce_measured
 from benchmarks.workload import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,15 +1,14 @@
 """The rows: 32 float32 features, an int64 id, an int8 label, and int32 month and day.
 
-Label, last feature and group are functions of the id, and the first feature *is* the id, scaled. So any
-contender's rows can be checked one by one, whether it delivers the id or not, with nothing kept beside.
+Label, last feature and group are functions of the id, and the first feature *is* the id, scaled.
+So any contender's rows can be checked one by one, whether it delivers the id or not, with nothing
+kept beside.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,8 +16,14 @@ import pyarrow.parquet as pq
 
 from benchmarks.workload import SEED
 
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
 FEATURES = tuple(f"f{index:02d}" for index in range(32))
 GROUPS = 365
+MIN_ROWS = 1_000
+"""Fewer would leave some of the source's files, and most groups, without a row."""
 ID_SCALE = 2.0**24
 """The first feature times this is the id, exactly, for ids below it."""
 PACKED_BYTES = 4 * len(FEATURES) + 1
@@ -53,8 +58,10 @@ def last_of(ids: np.ndarray) -> np.ndarray:
 
 
 def groups_of(ids: np.ndarray) -> np.ndarray:
-    """The groups of the rows, int64 in [0, 365): at random, so that no two neighbours belong together."""
-    return (((mixed(ids) >> np.uint64(8)) & np.uint64(0xFFFFFFFF)) % np.uint64(GROUPS)).astype(np.int64)
+    """The groups of the rows, int64 in [0, 365): at random, so that neighbours are strangers."""
+    return (((mixed(ids) >> np.uint64(8)) & np.uint64(0xFFFFFFFF)) % np.uint64(GROUPS)).astype(
+        np.int64
+    )
 
 
 def dates_of(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,4 +1,4 @@
-"""The proof that a contender delivered the rows it claims to have delivered, and how well it mixed them."""
+"""The proof that a contender delivered the rows it was asked for, and how well it mixed them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ import numpy as np
 
 from benchmarks import data
 
+Array = Any
+"""A numpy array, or an eager tensor that numpy can look into."""
+
+Features = Any
+"""An (n, 32) `Array`, a dict of them by column, or a pair of matrix and ids."""
+
 
 class Ledger:
-    """What came in one epoch: of every row its id, label and last feature, in the order in which they came.
+    """What came in one epoch: of every row its id, label and last feature, in the order they came.
 
-    Recording is three short copies a batch; everything else waits until the clock has stopped. It holds at
-    most 13 bytes a row.
+    Recording is three short copies a batch; everything else waits until the clock has stopped. It
+    holds at most 13 bytes a row.
     """
 
     def __init__(self, rows: int) -> None:
@@ -27,8 +33,8 @@ class Ledger:
         self.rows = 0
         """Rows recorded."""
 
-    def record(self, features: Any, label: Any) -> int:
-        """Note a batch; its number of rows. Features are (n, 32), a dict by column, or (matrix, ids)."""
+    def record(self, features: Features, label: Array) -> int:
+        """Note a batch; its number of rows."""
         labels = np.asarray(label)
         count = len(labels)
         keys, last = self._columns(features)
@@ -42,7 +48,7 @@ class Ledger:
         self.rows += count
         return count
 
-    def _columns(self, features: Any) -> tuple[np.ndarray, np.ndarray]:
+    def _columns(self, features: Features) -> tuple[np.ndarray, np.ndarray]:
         """The keys (ids, or the first feature) and the last feature of a batch."""
         if isinstance(features, dict):
             self._has_ids = "id" in features
@@ -68,7 +74,7 @@ class Ledger:
         """What is wrong with the delivery; empty means proven.
 
         Args:
-            whole: the epoch was over, so every row must have come; otherwise no row may have come twice.
+            whole: the epoch was over, so every row must have come; else none may have come twice.
         """
         if self.rows > self._expected:
             return [f"{self.rows} rows came, {self._expected} were there"]
@@ -89,17 +95,18 @@ class Ledger:
         return {"rows": self.rows, "ids": int(ids.sum()), "mixed_ids": mixed}
 
     def quality(self, batch: int) -> float | None:
-        """How unevenly the batches drew from the groups; 1 is a uniform draw. None without a full batch.
+        """How unevenly the batches drew from the groups; 1 is uniform. None without a full batch.
 
-        The standard deviation over batches of the batch mean of a group effect, divided by the same under
-        uniform draws, in the mean over all group effects: which is Pearson's chi-square over its degrees of
-        freedom, square root.
+        The standard deviation over batches of the batch mean of a group effect, divided by the same
+        under uniform draws, in the mean over all group effects: which is the square root of
+        Pearson's chi-square over its degrees of freedom.
         """
         batches = self.rows // batch
         if batches == 0:
             return None
         ids = self.ids()[: batches * batch]
-        share = np.bincount(data.groups_of(ids), minlength=data.GROUPS) / len(ids)
+        everyone = data.groups_of(np.arange(self._expected))
+        share = np.bincount(everyone, minlength=data.GROUPS) / self._expected
         cells = np.repeat(np.arange(batches), batch) * data.GROUPS + data.groups_of(ids)
         counts = np.bincount(cells, minlength=batches * data.GROUPS).reshape(batches, data.GROUPS)
         there = share > 0
@@ -127,7 +134,7 @@ def _id_findings(ids: np.ndarray, rows: int, *, whole: bool) -> list[str]:
     return found
 
 
-def _copied(features: Any) -> tuple[np.ndarray, np.ndarray]:
+def _copied(features: Features) -> tuple[np.ndarray, np.ndarray]:
     """The ids and the whole feature matrix of a batch."""
     if isinstance(features, dict):
         matrix = np.stack([np.asarray(features[name]) for name in data.FEATURES], axis=1)
@@ -137,7 +144,7 @@ def _copied(features: Any) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _feature_findings(ids: np.ndarray, matrix: np.ndarray) -> list[str]:
-    """Compare every feature of the rows that lie in the first chunk; the others would cost a pass."""
+    """Compare every feature of the rows of the first chunk; all others would cost a pass."""
     first_ids, first_chunk = next(data.chunks(data.CHUNK))
     inside = ids < len(first_ids)
     wrong = int((matrix[inside] != first_chunk[ids[inside]]).any(axis=1).sum())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import tensorflow as tf
@@ -12,9 +12,17 @@ import tensorflow as tf
 import benchmarks.contenders
 from benchmarks import data
 from benchmarks.clock import Clock
-from benchmarks.contenders import Contender
 from benchmarks.runner import announce_measured
-from benchmarks.workload import Task
+
+if TYPE_CHECKING:
+    from benchmarks.contenders import Contender
+    from benchmarks.workload import Task
+
+Batch = Any
+"""Features and label, as Keras hands them over."""
+
+Logs = Any
+"""What Keras calls logs."""
 
 _ENDLESS = 1_000_000
 """Epochs of a fit that a callback stops."""
@@ -23,7 +31,7 @@ _ENDLESS = 1_000_000
 class SpyModel(keras.Model):
     """Counts in the graph the rows and the sum of the ids that `train_step` got."""
 
-    def train_step(self, batch: Any) -> Any:
+    def train_step(self, batch: Batch) -> Logs:
         """Count, then train."""
         features = batch[0]
         first = features[data.FEATURES[0]] if isinstance(features, dict) else features[:, 0]
@@ -61,17 +69,17 @@ class ClockCallback(keras.callbacks.Callback):
         self.seen: tuple[int, int] | None = None
         """Rows and sum of ids of epoch 0, once it is over."""
 
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
         """Keep the epoch."""
         self._epoch = epoch
 
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:  # noqa: ARG002
+    def on_train_batch_end(self, batch: int, logs: Logs = None) -> None:  # noqa: ARG002
         """Tick."""
         rows = min(self._batch, self._rows - batch * self._batch)
         if self._clock.tick(self._epoch, rows):
             self.model.stop_training = True
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
         """Keep what came in epoch 0."""
         if epoch == 0:
             self.seen = int(self.model.spy_rows), int(self.model.spy_ids)
@@ -88,14 +96,20 @@ def run_fit(task: Task) -> dict[str, Any]:
     model.spy_ids = tf.Variable(0, dtype=tf.int64)
     model.fit(**source.fit_arguments(), epochs=_ENDLESS, verbose=0, callbacks=[callback])
     announce_measured()
-    return clock.result() | {"findings": _findings(callback.seen, clock, contender)}
+    return clock.result() | {
+        "findings": _findings(callback.seen, clock, contender, task.workload.batch)
+    }
 
 
-def _findings(seen: tuple[int, int] | None, clock: Clock, contender: Contender) -> list[str]:
+def _findings(
+    seen: tuple[int, int] | None, clock: Clock, contender: Contender, batch: int
+) -> list[str]:
     if not clock.whole:
-        # The step in which it stopped, and the one before the clock started, are counted by the spy alone.
-        short = seen is None or seen[0] < clock.rows
-        return [f"{seen} rows and ids came in {clock.rows} rows"] if short else []
+        # Which rows they were, job read has proven; here their number is known, and the clock
+        # started after the first batch.
+        expected_rows = clock.rows + batch
+        wrong = seen is None or seen[0] != expected_rows
+        return [f"rows and sum of ids {seen}, not {expected_rows} rows"] if wrong else []
     expected = contender.rows, contender.rows * (contender.rows - 1) // 2
     return [f"rows and sum of ids {seen}, not {expected}"] if seen != expected else []
 
@@ -113,7 +127,7 @@ class EpochClock(keras.callbacks.Callback):
         self.epochs = 0
         """Their number."""
 
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:  # noqa: ARG002
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:  # noqa: ARG002
         """Start after epoch 0; stop when it is enough."""
         now = time.perf_counter()
         if epoch == 0:

@@ -1,9 +1,10 @@
-"""The grouped Dask Sequence: a Parquet file per month and day, loaded through Dask, group after group."""
+"""The grouped Dask Sequence: a Parquet file per day, loaded through Dask, group after group."""
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import dask
 import keras
@@ -13,9 +14,13 @@ import pyarrow.dataset as pds
 import pyarrow.parquet as pq
 
 from benchmarks import data
-from benchmarks.contenders import Contender
 from benchmarks.sequences import SequenceSource
 from benchmarks.workload import SEED, Task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from benchmarks.contenders import Contender
 
 _CACHED_GROUPS = 4
 
@@ -46,7 +51,7 @@ def _load_group(path: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 class GroupedGenerator(keras.utils.PyDataset):
-    """Shuffles the groups, and the rows inside each; a batch is what comes next, of one or two groups."""
+    """Shuffles the groups, and the rows inside each; a batch is what comes next."""
 
     def __init__(self, place: Path, batch_size: int) -> None:
         """Over the hive partitions of `place`."""
@@ -59,7 +64,7 @@ class GroupedGenerator(keras.utils.PyDataset):
 
     def __len__(self) -> int:
         """Batches of an epoch, the last one shorter."""
-        return -(-sum(self._counts) // self._batch_size)
+        return math.ceil(sum(self._counts) / self._batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Batch `index`: (n, 32) float32, (n,) int8."""

@@ -1,16 +1,19 @@
-"""The limit: numpy gathers the rows from a memory map, permuted inside each window, batch by batch."""
+"""The limit: numpy gathers the rows from a memory map, permuted inside each window."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks import data
-from benchmarks.contenders import Contender
 from benchmarks.workload import SEED, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from benchmarks.contenders import Contender
 
 
 def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks import contenders
 from benchmarks.clock import Clock
 from benchmarks.delivery import Ledger
 from benchmarks.runner import announce_measured
-from benchmarks.workload import Task
+
+if TYPE_CHECKING:
+    from benchmarks.workload import Task
 
 
 def run(task: Task) -> dict[str, Any]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
 from keras.src.trainers.data_adapters.py_dataset_adapter import PyDatasetAdapter
 
 from benchmarks import data
-from benchmarks.contenders import Contender
 from benchmarks.workload import SEED, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from benchmarks.contenders import Contender
 
 _PER_FOLDER = 1_000
 """Files of a folder; all in one would be slower, and nobody's fault but the file system's."""
@@ -36,9 +40,11 @@ def _path(place: Path, id_: int) -> Path:
 class DataGenerator(keras.utils.PyDataset):
     """Shuffles the list of ids at the end of an epoch; loads a file per row."""
 
-    def __init__(self, place: Path, batch_size: int, **workers: Any) -> None:
+    def __init__(
+        self, place: Path, batch_size: int, *, workers: int, use_multiprocessing: bool
+    ) -> None:
         """Over the files of `place`, whose labels fit in memory."""
-        super().__init__(**workers)
+        super().__init__(workers=workers, use_multiprocessing=use_multiprocessing)
         self._folder = str(place)
         self._labels = np.load(place / "labels.npy")
         self._batch_size = batch_size
@@ -48,7 +54,7 @@ class DataGenerator(keras.utils.PyDataset):
 
     def __len__(self) -> int:
         """Batches of an epoch, the last one shorter."""
-        return -(-len(self._ids) // self._batch_size)
+        return math.ceil(len(self._ids) / self._batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
         """Batch `index`: (n, 32) float32, (n,) int8."""
@@ -72,7 +78,7 @@ class SequenceSource:
         self._adapter: Any = None
 
     def epoch(self) -> Iterator[tuple[Any, Any]]:
-        """One pass, through the adapter that `fit` uses: Keras offers no public way to its workers."""
+        """One pass through the adapter of `fit`: Keras has no public way to its workers."""
         if self._adapter is None:
             self._adapter = PyDatasetAdapter(self._sequence, shuffle=False)
         dataset = self._adapter.get_tf_dataset()

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tfstream
 from benchmarks import data
-from benchmarks.contenders import Contender
 from benchmarks.workload import SEED, Task
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from benchmarks.contenders import Contender
 
 
 def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001
@@ -22,7 +25,7 @@ def convert(source: Path, place: Path) -> None:
     tfstream.convert(str(source / "*.parquet"), str(place), group_by=["month", "day"])
 
 
-def open_stream(place: Path, task: Task, *, packed: bool, with_id: bool) -> Any:
+def open_stream(place: Path, task: Task, *, packed: bool, with_id: bool) -> tfstream.Stream:
     """The stream over all rows."""
     return tfstream.open(str(place)).stream(
         batch_size=task.workload.batch,
@@ -42,7 +45,7 @@ def window_rows(place: Path, task: Task) -> int:
 class StreamSource:
     """A stream, one dataset for all epochs."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: tfstream.Stream) -> None:
         """Over a stream; without a callback, each new iterator takes the next epoch."""
         self.stream = stream
         self._dataset = stream.dataset()

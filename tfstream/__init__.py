@@ -1,4 +1,4 @@
-"""tfstream: tables too large for memory, streamed to Keras, every step traceable to its source rows.
+"""Tables too large for memory, streamed to Keras, every step traceable to its source rows.
 
 The floors, from the ground up:
 
@@ -9,7 +9,8 @@ The floors, from the ground up:
 - `lineage`: callback, run log, trace.
 - `cli`, `demo`: the roof.
 
-Importing the package loads neither TensorFlow nor Dask; each public name loads what it needs when first used.
+Importing the package loads neither TensorFlow nor Dask; each public name loads what it needs when
+first used.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def convert(
     Args:
         source: Parquet or CSV files: a path, a glob, a folder, or a list of them.
         out: the folder of the data set, which must not exist or be empty.
-        group_by: columns, or year, month, day, hour, date or weekday of a timestamp column, in a zone if one is
+        group_by: columns, or year, month, day, hour, date or weekday of a timestamp column, in a
+        zone if one is
             given: `month(ts, 'America/New_York')`, with `AS name` for another name.
         options: sizes of blocks, shards and partitions.
         scheduler: None for threads, "processes", or a `distributed.Client` or its address.

@@ -3,11 +3,13 @@
     TfstreamError
     ├── UsageError (ValueError)      exit code 2: change the call
     ├── DataError                    exit code 3: look at the data
-    │   └── CorruptionError          exit code 3: a file is not what was written; `tfstream verify` names it
+    │   └── CorruptionError          exit code 3: a file is not what was written; `tfstream verify`
+    names it
     ├── ResumeError                  exit code 4: what lies there belongs to something else
     └── StorageError (OSError)       exit code 5: try again, or mend the disk or the network
 
-A message says what is wrong, where, and what to do. All of them pickle, since they cross Dask workers.
+A message says what is wrong, where, and what to do. All of them pickle, since they cross Dask
+workers.
 """
 
 

@@ -1,18 +1,25 @@
 """The definition of order: which rows a step has, as arithmetic and nothing else.
 
-Everything here is a function of a few integers. It is written once over the handful of array operations that
-numpy and TensorFlow share (`Arrays`), so the plan that a person asks for and the plan that the input pipeline
-follows are the same code. No library's random stream takes part: what is computed today is computed forever.
+Everything here is a function of a few integers. It is written once over the handful of array
+operations that
+numpy and TensorFlow share (`Arrays`), so the plan that a person asks for and the plan that the
+input pipeline
+follows are the same code. No library's random stream takes part: what is computed today is
+computed forever.
 
 The order of an epoch, from the outside in:
 
-1. The blocks of the subset are permuted; their kept rows, one after the other, are the *sequence* of the epoch.
-2. The first `full_steps * batch_size` rows of the sequence are cut into `stretches` equal stretches. Step `i`
+1. The blocks of the subset are permuted; their kept rows, one after the other, are the *sequence*
+of the epoch.
+2. The first `full_steps * batch_size` rows of the sequence are cut into `stretches` equal
+stretches. Step `i`
    takes the next `batch_size / stretches` rows of every stretch.
 3. Each stretch is cut into windows of `window_steps` steps, and the rows of a window are permuted.
-4. What is left of the sequence, fewer than `batch_size` rows, is one last, shorter batch (or is dropped).
+4. What is left of the sequence, fewer than `batch_size` rows, is one last, shorter batch (or is
+dropped).
 
-The windows of all stretches that are open at the same time are one window of this module: `window_steps *
+The windows of all stretches that are open at the same time are one window of this module:
+`window_steps *
 batch_size` rows.
 """
 
@@ -157,7 +164,8 @@ def mix(xp: Arrays, values: Array) -> Array:
 def key(xp: Arrays, *parts: Array) -> Array:
     """One 64-bit key from several integers, by absorbing them in turn.
 
-    Two lists of the same length that differ in one integer have different keys; sums never meet (seed 42 in
+    Two lists of the same length that differ in one integer have different keys; sums never meet
+    (seed 42 in
     epoch 1 is not seed 43 in epoch 0).
     """
     absorbed = xp.uint64(0)
@@ -169,7 +177,8 @@ def key(xp: Arrays, *parts: Array) -> Array:
 def permutations(xp: Arrays, keys: Array, n: Array) -> Array:
     """One permutation of [0, n) a key.
 
-    With 2^k the first power of two not below n, a round is x ← (a·x + b) mod 2^k; x ← x xor (x >> ⌈k/2⌉), a
+    With 2^k the first power of two not below n, a round is x ← (a·x + b) mod 2^k; x ← x xor (x >>
+    ⌈k/2⌉), a
     odd; after `ROUNDS` rounds of 0, 1, …, 2^k - 1, what lies below n stays, in that order.
 
     Args:
@@ -196,7 +205,7 @@ def permutations(xp: Arrays, keys: Array, n: Array) -> Array:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """What determines the order of a stream, besides the rows that each block of its subset keeps."""
+    """What determines the order of a stream, besides the rows kept of each block."""
 
     subset: str
     """Digest of the subset."""
@@ -233,7 +242,9 @@ class Spec:
                 f"stretches must divide batch_size, got {self.stretches} for {self.batch_size} rows"
             )
         if self.rows < 1:
-            raise UsageError("the subset has no rows, so no epoch has a step; choose another subset")
+            raise UsageError(
+                "the subset has no rows, so no epoch has a step; choose another subset"
+            )
         if self.steps_per_epoch < 1:
             raise UsageError(
                 f"an epoch has no step: {self.rows} rows are fewer than one batch of "
@@ -291,9 +302,11 @@ class Window:
     """What one window reads, and how its batches are picked from it."""
 
     blocks: Array
-    """(reads,) int64: blocks of the subset to read, in this order; one on a boundary may come twice."""
+    """(reads,) int64: blocks of the subset to read, in this order; one on a boundary may come
+    twice."""
     picks: Array
-    """(steps, rows) int64: for each row of each batch, its place among the kept rows of those blocks."""
+    """(steps, rows) int64: for each row of each batch, its place among the kept rows of those
+    blocks."""
 
 
 def epoch_of(xp: Arrays, spec: Spec, kept: Array, epoch: Array) -> Epoch:

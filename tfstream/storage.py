@@ -28,7 +28,7 @@ def local_path(path: str | os.PathLike[str]) -> Path:
 
 @contextmanager
 def publishing(path: Path) -> Iterator[IO[bytes]]:
-    """A draft beside `path`, open for writing, that takes its place when the block ends without an error.
+    """A draft beside `path`, open for writing, that takes its place when all went well.
 
     Raises:
         StorageError: if it cannot be written; what was at `path` stays.
@@ -37,14 +37,15 @@ def publishing(path: Path) -> Iterator[IO[bytes]]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(path)
+            try:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+                draft.replace(path)
+            finally:
+                draft.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def publish(path: Path, data: bytes) -> None:

@@ -1,1 +1,4 @@
-"""What lies on disk: schema, blocks, frames, index, provenance, statistics. Knows neither TensorFlow nor Dask."""
+"""What lies on disk: schema, blocks, frames, index, provenance, statistics.
+
+Knows neither TensorFlow nor Dask.
+"""

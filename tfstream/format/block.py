@@ -1,7 +1,9 @@
 """A block: rows as one plain `tf.train.Example` with canonical bytes, written without TensorFlow.
 
-The features are sorted by name, every length is a varint padded to five bytes, and the features with a fixed
-width a row come first: so feature j begins at `starts[j] + rows * widths[j]`, whatever the block's rows are.
+The features are sorted by name, every length is a varint padded to five bytes, and the features
+with a fixed
+width a row come first: so feature j begins at `starts[j] + rows * widths[j]`, whatever the block's
+rows are.
 """
 
 from __future__ import annotations
@@ -9,10 +11,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tfstream.format.schema import HEADER, HEADER_BYTES, Schema
 
@@ -20,6 +24,10 @@ _TAG_BYTES = b"\x0a"
 _TAG_VALUE = b"\x12"
 _HEADER = struct.Struct("<qIQ")
 _MAX_LENGTH = 2**31 - 1
+_MORE = 128
+"""The bit of a varint's byte that says that another byte follows."""
+_MAX_SHIFT = 28
+"""Shift of the fifth byte of a varint, the last that a length may have."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +84,9 @@ def layout(schema: Schema) -> Layout:
     return Layout(header, starts, widths, row_bytes)
 
 
-def encode(header: Header, fixed: Sequence[tuple[str, bytes]], texts: Sequence[tuple[str, pa.Array]]) -> bytes:
+def encode(
+    header: Header, fixed: Sequence[tuple[str, bytes]], texts: Sequence[tuple[str, pa.Array]]
+) -> bytes:
     """One block.
 
     Args:
@@ -95,7 +105,9 @@ def encode(header: Header, fixed: Sequence[tuple[str, bytes]], texts: Sequence[t
         parts += [_entry(name, len(listed)), listed]
     length = sum(map(len, parts))
     if length > _MAX_LENGTH:
-        raise ValueError(f"a block of {header.rows} rows would have {length} bytes, 2 GiB is the limit")
+        raise ValueError(
+            f"a block of {header.rows} rows would have {length} bytes, 2 GiB is the limit"
+        )
     return b"".join((_TAG_BYTES, _varint(length), *parts))
 
 
@@ -116,7 +128,7 @@ def decode(data: bytes) -> dict[str, list[bytes]]:
     return features
 
 
-def pack_mask(valid: Sequence[np.ndarray], rows: int) -> np.ndarray:
+def pack_mask(valid: Sequence[NDArray[Any]], rows: int) -> NDArray[Any]:
     """Validity as bits.
 
     Args:
@@ -146,7 +158,7 @@ def _varint(value: int) -> bytes:
 
 def _short_varint(value: int) -> bytes:
     out = bytearray()
-    while value > 127:
+    while value >= _MORE:
         out.append(value & 127 | 128)
         value >>= 7
     out.append(value)
@@ -178,14 +190,16 @@ def _bytes_list(values: pa.Array) -> bytes:
     distinct, places = np.unique(lengths, return_inverse=True)
     heads = pa.array([_TAG_BYTES + _short_varint(int(n)) for n in distinct], pa.large_binary())
     joined = pc.binary_join_element_wise(
-        heads.take(pa.array(places)), values.cast(pa.large_binary()), pa.scalar(b"", pa.large_binary())
+        heads.take(pa.array(places)),
+        values.cast(pa.large_binary()),
+        pa.scalar(b"", pa.large_binary()),
     )
     start = np.frombuffer(joined.buffers()[1], np.int64)[joined.offset]
     stop = np.frombuffer(joined.buffers()[1], np.int64)[joined.offset + len(joined)]
     return joined.buffers()[2][start:stop].to_pybytes() if stop > start else b""
 
 
-def _fields(data: bytes, tag: bytes) -> list[memoryview]:
+def _fields(data: bytes | memoryview, tag: bytes) -> list[memoryview]:
     """The values of a message that has one field of bytes, repeated."""
     view, place, found = memoryview(data), 0, []
     while place < len(view):
@@ -211,12 +225,12 @@ def _pair(data: memoryview) -> tuple[bytes, memoryview]:
 def _value(view: memoryview, place: int) -> tuple[memoryview, int]:
     length, shift = 0, 0
     while True:
-        if place >= len(view) or shift > 28:
+        if place >= len(view) or shift > _MAX_SHIFT:
             raise ValueError("a length runs out of its message")
         byte = view[place]
         length |= (byte & 127) << shift
         place, shift = place + 1, shift + 7
-        if byte < 128:
+        if byte < _MORE:
             break
     if place + length > len(view):
         raise ValueError("a value runs out of its message")

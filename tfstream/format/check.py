@@ -27,7 +27,7 @@ class Finding:
 
 
 def check_dataset(catalog: Catalog, *, sources: bool = False) -> Iterator[Finding]:
-    """Check every shard and its provenance against the index, and on request the source files too."""
+    """Check every shard and its provenance against the index; on request the sources too."""
     for shard in range(catalog.shards.num_rows):
         path = catalog.shards["path"][shard].as_py()
         expected = catalog.shards["sha256"][shard].as_py()

@@ -134,7 +134,8 @@ def parse_key(text: str) -> Key:
     if isinstance(value, Part):
         return Key(alias or value.part, value)
     raise UsageError(
-        f"cannot group by {text!r}: give a column or one of {', '.join(_PARTS)} of a timestamp column"
+        f"cannot group by {text!r}: give a column or one of {', '.join(_PARTS)} "
+        "of a timestamp column"
     )
 
 
@@ -227,7 +228,8 @@ def _node(tree: exp.Expression, text: str) -> Node:  # noqa: PLR0911 - one retur
     if part is not None:
         return part
     raise UsageError(
-        f"{text!r} has {tree.sql()!r}, which is not part of the language: comparisons, in, is null, and, or, "
+        f"{text!r} has {tree.sql()!r}, which is not part of the language: "
+        "comparisons, in, is null, and, or, "
         f"not over columns and {', '.join(_PARTS)} of a timestamp column"
     )
 
@@ -261,7 +263,9 @@ def _literal(tree: exp.Expression, text: str) -> Literal:
         return -_number(tree.this.this)
     if isinstance(tree, exp.Literal):
         return _number(tree.this)
-    raise UsageError(f"{text!r} has {tree.sql()!r} where a number, a string, true or false is expected")
+    raise UsageError(
+        f"{text!r} has {tree.sql()!r} where a number, a string, true or false is expected"
+    )
 
 
 def _number(digits: str) -> int | float:
@@ -322,7 +326,7 @@ def _column(name: str, table: pa.Table) -> pa.ChunkedArray:
 
 
 def _local(values: pa.ChunkedArray, part: Part) -> pa.ChunkedArray:
-    """The wall clock of a timestamp in the part's zone; a timestamp without a zone counts as UTC."""
+    """The wall clock in the part's zone; a timestamp without a zone counts as UTC."""
     if not pa.types.is_timestamp(values.type):
         if pa.types.is_date(values.type) and part.zone is None and part.part != "hour":
             return values

@@ -7,12 +7,13 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from tfstream import storage
 from tfstream.errors import CorruptionError, DataError, UsageError
@@ -45,7 +46,12 @@ BLOCKS = pa.schema(
     ]
 )
 SOURCES = pa.schema(
-    [("path", pa.string()), ("size_bytes", pa.int64()), ("sha256", pa.string()), ("rows", pa.int64())]
+    [
+        ("path", pa.string()),
+        ("size_bytes", pa.int64()),
+        ("sha256", pa.string()),
+        ("rows", pa.int64()),
+    ]
 )
 _VOCABULARIES = pa.schema([("column", pa.string()), ("value", pa.string())])
 _TABLES = ("shards", "blocks", "groups", "sources", "vocabularies")
@@ -84,14 +90,14 @@ class Catalog:
     """The sorted values of each coded column; the code of value i is `FIRST_CODE + i`."""
     statistics: pa.Table
     vocabulary_counts: pa.Table
-    block_shard: np.ndarray
-    block_offset: np.ndarray
-    block_size: np.ndarray
+    block_shard: NDArray[Any]
+    block_offset: NDArray[Any]
+    block_size: NDArray[Any]
     """Framed bytes."""
-    block_rows: np.ndarray
-    block_first: np.ndarray
+    block_rows: NDArray[Any]
+    block_first: NDArray[Any]
     """Row id of the first row of each block."""
-    shard_tokens: np.ndarray
+    shard_tokens: NDArray[Any]
 
     @property
     def schema(self) -> Schema:
@@ -104,13 +110,14 @@ class Catalog:
         return int(self.block_rows.sum())
 
     @property
-    def group_starts(self) -> np.ndarray:
+    def group_starts(self) -> NDArray[Any]:
         """Row id of the first row of each group."""
         return np.asarray(self.groups["first_row"])
 
     def shard_path(self, shard: int) -> Path:
         """Where a shard lies."""
-        return self.folder / self.shards["path"][shard].as_py()
+        path: str = self.shards["path"][shard].as_py()
+        return self.folder / path
 
 
 def shard_token(identity: str, ordinal: int) -> int:
@@ -145,7 +152,9 @@ def write_catalog(
         "sources": sources.cast(SOURCES),
         "vocabularies": pa.table([columns, values], schema=_VOCABULARIES),
     }
-    for name, table in (tables | {"statistics": statistics, "vocabulary_counts": vocabulary_counts}).items():
+    for name, table in (
+        tables | {"statistics": statistics, "vocabulary_counts": vocabulary_counts}
+    ).items():
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
         storage.publish(_table_path(folder, name), buffer.getvalue())
@@ -175,7 +184,9 @@ def open_catalog(folder: Path) -> Catalog:
     """
     path = folder / MANIFEST
     if not path.is_file():
-        raise UsageError(f"there is no data set in {folder}: {path} does not exist; give convert's output")
+        raise UsageError(
+            f"there is no data set in {folder}: {path} does not exist; give convert's output"
+        )
     digest, manifest = _parse(path)
     tables = {name: _table(folder, name) for name in (*_TABLES, *_STATISTICS)}
     try:
@@ -184,6 +195,8 @@ def open_catalog(folder: Path) -> Catalog:
                 f"the index of {folder} is not the one that {path} was written for: its digest differs; "
                 "restore the folder or convert again"
             )
+        for name in ("shards", "sources"):
+            _check_paths(tables[name]["path"].to_pylist(), _table_path(folder, name))
         vocabulary = tables["vocabularies"]
         blocks, shards = tables["blocks"], tables["shards"]
         return Catalog(
@@ -195,8 +208,9 @@ def open_catalog(folder: Path) -> Catalog:
             groups=tables["groups"],
             sources=tables["sources"],
             vocabularies={
-                column.name: vocabulary.filter(pa.compute.equal(vocabulary["column"], column.name))["value"]
-                .combine_chunks()
+                column.name: vocabulary.filter(pa.compute.equal(vocabulary["column"], column.name))[
+                    "value"
+                ].combine_chunks()
                 for column in manifest.schema.columns
                 if column.coded
             },
@@ -210,7 +224,9 @@ def open_catalog(folder: Path) -> Catalog:
             shard_tokens=shards["token"].to_numpy(),
         )
     except (KeyError, pa.ArrowException) as error:
-        raise CorruptionError(f"the index of {folder} has not the expected columns: {error}") from error
+        raise CorruptionError(
+            f"the index of {folder} has not the expected columns: {error}"
+        ) from error
 
 
 def _parse(path: Path) -> tuple[str, Manifest]:
@@ -233,7 +249,9 @@ def _parse(path: Path) -> tuple[str, Manifest]:
     }
     for name, kind in kinds.items():
         if not isinstance(document.get(name), kind):
-            raise DataError(f"expected {kind.__name__}, found {document.get(name)!r}. {where}: {name}")
+            raise DataError(
+                f"expected {kind.__name__}, found {document.get(name)!r}. {where}: {name}"
+            )
     try:
         schema = Schema.from_json(document["schema"])
     except (KeyError, TypeError) as error:
@@ -246,6 +264,14 @@ def _parse(path: Path) -> tuple[str, Manifest]:
         root=document["root"],
         identity=document["identity"],
     )
+
+
+def _check_paths(paths: list[str], where: Path) -> None:
+    """Refuse a path that could lead out of the folder that it is relative to."""
+    for text in paths:
+        path = PurePosixPath(text)
+        if path.is_absolute() or ".." in path.parts:
+            raise DataError(f"{text!r} is not a path inside the data set. Where: {where}")
 
 
 def _table_path(folder: Path, name: str) -> Path:
@@ -285,9 +311,9 @@ def _canonical(values: pa.ChunkedArray) -> bytes:
     if pa.types.is_integer(values.type) and values.null_count == 0:
         array = values.to_numpy()
         return bytes(array.astype(array.dtype.newbyteorder("<")).tobytes())
-    texts = values.cast(pa.string()).to_pylist() if not pa.types.is_string(values.type) else values.to_pylist()
-    return json.dumps(texts, separators=(",", ":")).encode()
+    texts = values if pa.types.is_string(values.type) else values.cast(pa.string())
+    return json.dumps(texts.to_pylist(), separators=(",", ":")).encode()
 
 
-def _int64(values: pa.ChunkedArray) -> np.ndarray:
+def _int64(values: pa.ChunkedArray) -> NDArray[Any]:
     return np.asarray(values.to_numpy(), np.int64)

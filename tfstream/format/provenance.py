@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from tfstream import storage
 from tfstream.errors import CorruptionError, UsageError
@@ -21,14 +23,14 @@ _BY_ROW = pa.schema([("source", pa.int32()), ("source_row", pa.int64())])
 _BY_SOURCE = pa.schema([("row_id", pa.int64())])
 
 
-def digest_of(source: np.ndarray, source_row: np.ndarray) -> str:
+def digest_of(source: NDArray[Any], source_row: NDArray[Any]) -> str:
     """SHA-256 of the provenance of a shard's rows, in hex."""
     return hashlib.sha256(
         source.astype("<i4").tobytes() + source_row.astype("<i8").tobytes()
     ).hexdigest()
 
 
-def write_by_row(folder: Path, shard: int, source: np.ndarray, source_row: np.ndarray) -> str:
+def write_by_row(folder: Path, shard: int, source: NDArray[Any], source_row: NDArray[Any]) -> str:
     """Write where the rows of a shard come from.
 
     Args:
@@ -52,8 +54,8 @@ def write_by_row(folder: Path, shard: int, source: np.ndarray, source_row: np.nd
     return digest_of(source, source_row)
 
 
-def write_by_source(folder: Path, source: int, row_ids: Iterable[np.ndarray]) -> None:
-    """Write the row ids of a source's rows, given in the order of the source in pieces of any length."""
+def write_by_source(folder: Path, source: int, row_ids: Iterable[NDArray[Any]]) -> None:
+    """Write the row ids of a source's rows, given in its order in pieces of any length."""
     with (
         storage.publishing(_by_source(folder, source)) as file,
         pq.ParquetWriter(
@@ -68,7 +70,7 @@ def write_by_source(folder: Path, source: int, row_ids: Iterable[np.ndarray]) ->
             writer.write_table(pa.table([ids], schema=_BY_SOURCE), row_group_size=ROW_GROUP_ROWS)
 
 
-def shard_provenance(catalog: Catalog, shard: int) -> tuple[np.ndarray, np.ndarray]:
+def shard_provenance(catalog: Catalog, shard: int) -> tuple[NDArray[Any], NDArray[Any]]:
     """Source and row there, (rows,) int64 each, of the rows of a shard.
 
     Raises:
@@ -82,7 +84,7 @@ def shard_provenance(catalog: Catalog, shard: int) -> tuple[np.ndarray, np.ndarr
     return source, row
 
 
-def rows_of_sources(catalog: Catalog, row_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def rows_of_sources(catalog: Catalog, row_ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Where rows come from.
 
     Args:
@@ -103,7 +105,7 @@ def rows_of_sources(catalog: Catalog, row_ids: np.ndarray) -> tuple[np.ndarray, 
     return source, source_row
 
 
-def row_ids_of(catalog: Catalog, source: int, source_rows: np.ndarray) -> np.ndarray:
+def row_ids_of(catalog: Catalog, source: int, source_rows: NDArray[Any]) -> NDArray[Any]:
     """The row ids of rows of a source.
 
     Args:
@@ -145,7 +147,9 @@ def find_source(catalog: Catalog, name: str) -> int:
     if len(found) == 1:
         return found[0]
     if found:
-        raise UsageError(f"{name!r} fits {' and '.join(paths[i] for i in found)}; give more of the path")
+        raise UsageError(
+            f"{name!r} fits {' and '.join(paths[i] for i in found)}; give more of the path"
+        )
     raise UsageError(f"there is no source {name!r}; the sources are {', '.join(paths[:10])}")
 
 
@@ -165,9 +169,9 @@ def _read(path: Path, row_group: int | None) -> pa.Table:
         raise CorruptionError(f"{path} cannot be read: {error}; convert again") from error
 
 
-def _chunks(pieces: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+def _chunks(pieces: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
     """The same values in arrays of `ROW_GROUP_ROWS`, the last one shorter."""
-    held: list[np.ndarray] = []
+    held: list[NDArray[Any]] = []
     for piece in pieces:
         held.append(piece)
         while sum(map(len, held)) >= ROW_GROUP_ROWS:

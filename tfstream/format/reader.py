@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from tfstream.errors import CorruptionError, StorageError, UsageError
 from tfstream.format import block as blocks
@@ -24,14 +26,14 @@ def read_block(catalog: Catalog, block: int, columns: Sequence[str] | None = Non
         columns: those wanted, in this order; all if None.
 
     Raises:
-        CorruptionError: if the bytes are not those that were written, with shard, block and row ids.
+        CorruptionError: if the bytes are not those that were written, with shard, block and row
+        ids.
         UsageError: if a column is not there.
     """
     schema = catalog.schema
     wanted = [schema[name] for name in (schema.names if columns is None else columns)]
-    shard, first = int(catalog.block_shard[block]), int(catalog.block_first[block])
-    rows = int(catalog.block_rows[block])
-    path = catalog.shard_path(shard)
+    first, rows = int(catalog.block_first[block]), int(catalog.block_rows[block])
+    path = catalog.shard_path(int(catalog.block_shard[block]))
     try:
         with path.open("rb") as file:
             file.seek(int(catalog.block_offset[block]))
@@ -40,20 +42,19 @@ def read_block(catalog: Catalog, block: int, columns: Sequence[str] | None = Non
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
     try:
         features = blocks.decode(framing.unframe(framed))
-        header = blocks.Header.decode(features[HEADER][0])
-        expected = blocks.Header(first_row=first, rows=rows, token=int(catalog.shard_tokens[shard]))
-        if header != expected:
-            raise ValueError(f"its header is {header}, expected {expected}")
+        _check_header(catalog, block, features[HEADER][0])
         arrays = [_column(schema, column, features, rows, catalog) for column in wanted]
     except (ValueError, KeyError, IndexError, pa.ArrowException) as error:
         raise CorruptionError(
-            f"{path}: block {block}, rows {first} to {first + rows - 1}, is not what was written: {error}; "
-            "convert again"
+            f"{path}: block {block}, rows {first} to {first + rows - 1}, is not what was written: "
+            f"{error}; convert again"
         ) from error
     return pa.table(arrays, names=[column.name for column in wanted])
 
 
-def take(catalog: Catalog, row_ids: Sequence[int] | np.ndarray, columns: Sequence[str] | None = None) -> pa.Table:
+def take(
+    catalog: Catalog, row_ids: Sequence[int] | NDArray[Any], columns: Sequence[str] | None = None
+) -> pa.Table:
     """Rows by their ids, in the order of the ids.
 
     Raises:
@@ -79,6 +80,17 @@ def take(catalog: Catalog, row_ids: Sequence[int] | np.ndarray, columns: Sequenc
     return pa.concat_tables(parts).take(pa.array(places)).combine_chunks()
 
 
+def _check_header(catalog: Catalog, block: int, data: bytes) -> None:
+    header = blocks.Header.decode(data)
+    expected = blocks.Header(
+        first_row=int(catalog.block_first[block]),
+        rows=int(catalog.block_rows[block]),
+        token=int(catalog.shard_tokens[catalog.block_shard[block]]),
+    )
+    if header != expected:
+        raise ValueError(f"its header is {header}, expected {expected}")
+
+
 def _column(
     schema: Schema, column: Column, features: dict[str, list[bytes]], rows: int, catalog: Catalog
 ) -> pa.Array:
@@ -95,13 +107,15 @@ def _column(
     else:
         pack = next(pack for pack in schema.packs if column.name in pack.columns)
         matrix = np.frombuffer(features[pack.name][0], pack.dtype).reshape(rows, len(pack.columns))
-        array = _values(column, np.ascontiguousarray(matrix[:, pack.columns.index(column.name)]), catalog)
+        array = _values(
+            column, np.ascontiguousarray(matrix[:, pack.columns.index(column.name)]), catalog
+        )
     if missing is not None:
         array = pc.if_else(pa.array(missing), pa.scalar(None, array.type), array)
     return array
 
 
-def _values(column: Column, stored: np.ndarray, catalog: Catalog) -> pa.Array:
+def _values(column: Column, stored: NDArray[Any], catalog: Catalog) -> pa.Array:
     if column.coded:
         codes = pa.array(stored, mask=stored == NULL_CODE)
         return catalog.vocabularies[column.name].take(pc.subtract(codes, FIRST_CODE))

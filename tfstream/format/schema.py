@@ -18,7 +18,8 @@ VOCABULARY_SIZE = 65_536
 """Distinct values up to which a string column is stored as codes."""
 
 NULL_CODE, UNSEEN_CODE, FIRST_CODE = 0, 1, 2
-"""Codes of a string column: null, a value that the vocabulary does not have, the first sorted value."""
+"""Codes of a string column: null, a value that the vocabulary does not have, the first sorted
+value."""
 
 HEADER, MASK = "header", "mask"
 """Names of the features that every block has, and that blocks with nullable columns have."""
@@ -196,7 +197,9 @@ def arrow_type(text: str) -> pa.DataType:
     head, _, rest = text.partition("[")
     arguments = [part.strip() for part in rest.rstrip("]").split(",")] if rest else []
     makers: dict[str, Any] = {
-        "timestamp": lambda unit, tz=None: pa.timestamp(unit, tz.removeprefix("tz=") if tz else None),
+        "timestamp": lambda unit, tz=None: pa.timestamp(
+            unit, tz.removeprefix("tz=") if tz else None
+        ),
         "duration": pa.duration,
         "time32": pa.time32,
         "time64": pa.time64,

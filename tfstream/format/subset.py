@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from tfstream.errors import UsageError
 from tfstream.format import expressions
@@ -23,9 +25,9 @@ class Subset:
     catalog: Catalog = field(repr=False)
     recipe: tuple[str, ...] = ()
     """The conditions that made it of the whole data set, one after the other."""
-    blocks: np.ndarray = field(repr=False)
+    blocks: NDArray[Any] = field(repr=False)
     """(blocks,) int64: ordinals of the blocks with a kept row, in the data set's order."""
-    bitmaps: Mapping[int, np.ndarray] = field(repr=False)
+    bitmaps: Mapping[int, NDArray[Any]] = field(repr=False)
     """For the ordinal of each partly kept block: (rows,) bool, whether a row is kept."""
 
     @classmethod
@@ -34,9 +36,9 @@ class Subset:
         return cls(catalog=catalog, blocks=np.arange(len(catalog.block_rows)), bitmaps={})
 
     @cached_property
-    def kept(self) -> np.ndarray:
+    def kept(self) -> NDArray[Any]:
         """(blocks,) int64: kept rows of each of the blocks, at least 1."""
-        kept = self.catalog.block_rows[self.blocks].copy()
+        kept: NDArray[Any] = self.catalog.block_rows[self.blocks].copy()
         for i in np.flatnonzero(np.isin(self.blocks, list(self.bitmaps))):
             kept[i] = self.bitmaps[int(self.blocks[i])].sum()
         return kept
@@ -48,7 +50,7 @@ class Subset:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the data set's digest and the kept rows, in hex; not of how they were chosen."""
+        """SHA-256, in hex, of the data set's digest and the kept rows, however they were chosen."""
         digest = hashlib.sha256(self.catalog.digest.encode())
         digest.update(self.blocks.astype("<i8").tobytes())
         for block in sorted(self.bitmaps):
@@ -57,13 +59,15 @@ class Subset:
         return digest.hexdigest()
 
     @cached_property
-    def groups(self) -> np.ndarray:
+    def groups(self) -> NDArray[Any]:
         """int64: ordinals of the groups with a kept row."""
         starts = self.catalog.group_starts
         full = np.isin(self.blocks, list(self.bitmaps), invert=True)
         first = self.catalog.block_first[self.blocks[full]]
         low = np.searchsorted(starts, first, side="right") - 1
-        high = np.searchsorted(starts, first + self.catalog.block_rows[self.blocks[full]], side="left")
+        high = np.searchsorted(
+            starts, first + self.catalog.block_rows[self.blocks[full]], side="left"
+        )
         found = np.zeros(len(starts) + 1, np.int64)
         np.add.at(found, low, 1)
         np.add.at(found, high, -1)
@@ -72,25 +76,29 @@ class Subset:
             seen[np.searchsorted(starts, self.row_ids_in(block), side="right") - 1] = True
         return np.flatnonzero(seen)
 
-    def row_ids_in(self, block: int) -> np.ndarray:
-        """The kept row ids of a block of the subset, by its ordinal in the data set; ascending int64."""
+    def row_ids_in(self, block: int) -> NDArray[Any]:
+        """The kept row ids of a block, by its ordinal in the data set; ascending int64."""
         first, rows = self.catalog.block_first[block], self.catalog.block_rows[block]
         bitmap = self.bitmaps.get(int(block))
-        return first + (np.arange(rows) if bitmap is None else np.flatnonzero(bitmap))
+        ranks: NDArray[Any] = np.arange(rows) if bitmap is None else np.flatnonzero(bitmap)
+        return first + ranks
 
-    def place_of(self, row_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def place_of(self, row_ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Where rows are in the subset.
 
         Args:
             row_ids: (n,) int64, rows of the data set.
 
         Returns:
-            The index into `blocks` and the rank among the block's kept rows, (n,) int64 each; -1 and -1 for a
+            The index into `blocks` and the rank among the block's kept rows, (n,) int64 each; -1
+            and -1 for a
             row that is not kept.
         """
         ordinals = np.searchsorted(self.catalog.block_first, row_ids, side="right") - 1
         index = np.minimum(np.searchsorted(self.blocks, ordinals), max(len(self.blocks) - 1, 0))
-        inside = (self.blocks[index] == ordinals) if len(self.blocks) else np.zeros(len(index), bool)
+        inside = (
+            (self.blocks[index] == ordinals) if len(self.blocks) else np.zeros(len(index), bool)
+        )
         rank = row_ids - self.catalog.block_first[ordinals]
         for i in np.flatnonzero(inside & np.isin(ordinals, list(self.bitmaps))):
             bitmap = self.bitmaps[int(ordinals[i])]
@@ -101,7 +109,8 @@ class Subset:
     def where(self, text: str) -> Subset:
         """The rows that fulfil a condition.
 
-        Conditions on key columns of the groups are decided by the index alone; the blocks that are left are
+        Conditions on key columns of the groups are decided by the index alone; the blocks that are
+        left are
         read for the others.
 
         Raises:
@@ -109,10 +118,15 @@ class Subset:
         """
         catalog, keys = self.catalog, set(self.catalog.manifest.keys)
         tree = expressions.parse(text)
-        known = (*catalog.schema.names, *(k for k in catalog.manifest.keys if k not in catalog.schema.names))
+        known = (
+            *catalog.schema.names,
+            *(k for k in catalog.manifest.keys if k not in catalog.schema.names),
+        )
         for name in expressions.columns(tree):
             if name not in known:
-                raise UsageError(f"{text!r}: there is no column {name!r}; there are {', '.join(known)}")
+                raise UsageError(
+                    f"{text!r}: there is no column {name!r}; there are {', '.join(known)}"
+                )
         groups = np.ones(catalog.groups.num_rows, bool)
         others = []
         for part in expressions.conjuncts(tree):
@@ -135,13 +149,13 @@ class Subset:
         )
 
     def _keep(
-        self, block: int, groups: np.ndarray, conditions: list[expressions.Node], text: str
-    ) -> np.ndarray:
+        self, block: int, groups: NDArray[Any], conditions: list[expressions.Node], text: str
+    ) -> NDArray[Any]:
         """Which rows of a block stay: (rows,) bool."""
         catalog, rows = self.catalog, int(self.catalog.block_rows[block])
         ids = catalog.block_first[block] + np.arange(rows)
         group = np.searchsorted(catalog.group_starts, ids, side="right") - 1
-        keep: np.ndarray = groups[group]
+        keep: NDArray[Any] = groups[group]
         if block in self.bitmaps:
             keep = keep & self.bitmaps[block]
         if not conditions or not keep.any():
@@ -156,9 +170,9 @@ class Subset:
         return keep
 
 
-def _truth(node: expressions.Node, table: pa.Table, text: str) -> np.ndarray:
+def _truth(node: expressions.Node, table: pa.Table, text: str) -> NDArray[Any]:
     """Where a condition holds; where it is null it does not."""
     values = expressions.evaluate(node, table)
     if not pa.types.is_boolean(values.type):
         raise UsageError(f"{text!r} is a {values.type}, not a condition")
-    return np.asarray(values.fill_null(False).to_numpy(zero_copy_only=False), bool)
+    return np.asarray(values.fill_null(fill_value=False).to_numpy(zero_copy_only=False), bool)

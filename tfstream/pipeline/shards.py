@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from tfstream.pipeline.stream import Stream, StreamOptions
 
 from tfstream import storage
 from tfstream.errors import UsageError
@@ -15,7 +16,6 @@ from tfstream.format import reader, statistics
 from tfstream.format.manifest import open_catalog
 from tfstream.format.schema import Schema
 from tfstream.format.subset import Subset
-from tfstream.pipeline.stream import Stream, StreamOptions
 
 
 def open_shards(folder: str | os.PathLike[str]) -> Shards:
@@ -51,7 +51,7 @@ class Shards:
 
     @property
     def groups(self) -> pa.Table:
-        """The groups with a row here: their keys, rows (of the whole group), first row id and shards."""
+        """The groups with a row here: keys, rows of the whole group, first row id and shards."""
         return self.subset.catalog.groups.take(pa.array(self.subset.groups))
 
     @property
@@ -65,14 +65,17 @@ class Shards:
     def where(self, condition: str) -> Shards:
         """The rows that fulfil a condition, such as "month < 11 and carrier = 'UA'".
 
-        Whole groups are decided by the index; where other columns are asked for, their blocks are read.
+        Whole groups are decided by the index; where other columns are asked for, their blocks are
+        read.
 
         Raises:
             UsageError: if the condition does not parse, or names a column that is not there.
         """
         return Shards(self.subset.where(condition))
 
-    def take(self, row_ids: Sequence[int] | np.ndarray, columns: Sequence[str] | None = None) -> pa.Table:
+    def take(
+        self, row_ids: Sequence[int] | np.ndarray, columns: Sequence[str] | None = None
+    ) -> pa.Table:
         """Rows of the data set by their ids, in this order.
 
         Raises:

@@ -1,0 +1,150 @@
+"""tfstream beside its peers; exit code 1 if a contender failed or delivered wrong rows."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from benchmarks import data, jobs, report, runner
+from benchmarks.workload import JOBS, SEED, UNKNOWN_WINDOW, Task, Workload
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_WIDTH = 170
+_FULL = {"rows": 4_000_000, "batch": 1_024, "repeats": 3}
+_SMALL = {"rows": 5_000, "batch": 256, "repeats": 1}
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a child's task, or all of it."""
+    if arguments[:1] == ["child"]:
+        runner.serve(jobs.do, arguments[1])
+    options = _parse(arguments)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=_WIDTH)
+    return _run(options, console)
+
+
+def _parse(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("--rows", type=int, help="rows of the source (default 4,000,000)")
+    parser.add_argument("--batch", type=int, help="rows of a batch (default 1,024)")
+    parser.add_argument("--repeats", type=int, help="measurements of each contender (default 3)")
+    parser.add_argument("--jobs", default=",".join(JOBS), help="some of %(default)s")
+    parser.add_argument(
+        "--contenders", default="", help="only those whose name begins so; several by commas"
+    )
+    parser.add_argument(
+        "--small",
+        action="store_true",
+        help="5,000 rows, batches of 256, one repeat: asserts delivery, its figures mean nothing",
+    )
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "tfstream-benchmarks",
+        help="where the data lies, kept for the next time (default %(default)s)",
+    )
+    parser.add_argument(
+        "--bound", type=float, default=20.0, help="seconds of a measurement, at most (default 20)"
+    )
+    parser.add_argument(
+        "--save", action="store_true", help="append to benchmarks/results/<date>.jsonl"
+    )
+    options = parser.parse_args(arguments)
+    for name, value in (_SMALL if options.small else _FULL).items():
+        if getattr(options, name) is None:
+            setattr(options, name, value)
+    options.jobs = tuple(options.jobs.split(","))
+    if unknown := set(options.jobs) - set(JOBS):
+        parser.error(f"--jobs: {', '.join(sorted(unknown))} is none of {', '.join(JOBS)}")
+    if not data.MIN_ROWS <= options.rows <= data.ID_SCALE:
+        parser.error(f"--rows must lie between {data.MIN_ROWS} and {int(data.ID_SCALE):,}")
+    if options.batch < 1 or options.repeats < 1:
+        parser.error("--batch and --repeats must be at least 1")
+    options.contenders = tuple(filter(None, options.contenders.split(",")))
+    return options
+
+
+def _workload(options: argparse.Namespace) -> Workload:
+    small = options.small
+    return Workload(
+        rows=options.rows,
+        batch=options.batch,
+        files=(500, 1_000) if small else (65_000, 650_000),
+        examples=2_000 if small else 400_000,
+        buffer=1_000 if small else 100_000,
+        window=UNKNOWN_WINDOW,
+        floor_s=0.0 if small else 3.0,
+        bound_s=options.bound,
+    )
+
+
+def _run(options: argparse.Namespace, console: Console) -> int:
+    workload = _workload(options)
+    folder = options.folder.resolve() / f"rows-{workload.rows}-seed-{SEED}"
+    base = Task(action="prepare", contender="source", folder=folder, workload=workload)
+    chosen = {job: _chosen(job, workload, options.contenders) for job in options.jobs}
+    names = tuple(entry.name for entries in chosen.values() for entry in entries)
+    where = report.machine()
+    report.show_conditions(console, workload, where)
+    console.print(f"data: {folder}", soft_wrap=True)
+
+    outcomes: list[runner.Outcome] = []
+    for prepared in jobs.prepare(base, options.jobs, names):
+        contender = prepared.task.contender
+        console.print(f"prepared {contender}", prepared.error or "", markup=False)
+        if prepared.error:
+            outcomes.append(prepared)
+        if "window" in prepared.fields:
+            base = replace(base, workload=replace(workload, window=prepared.fields["window"]))
+
+    for job, entries in chosen.items():
+        console.print()
+        measured = list(_in_turn(replace(base, action=job), entries, options.repeats, console))
+        outcomes += measured
+        # The notes tell the window, which is known only now.
+        now = {entry.name: entry for entry in jobs.entries(job, base.workload)}
+        report.show_job(console, job, [now[entry.name] for entry in entries], measured)
+    if options.save:
+        console.print(f"saved to {report.save(outcomes, base.workload, where)}", soft_wrap=True)
+    failed = [one for one in outcomes if one.problems]
+    console.print(
+        f"{len(outcomes) - len(failed)} of {len(outcomes)} children delivered what they should"
+    )
+    return 1 if failed else 0
+
+
+def _chosen(job: str, workload: Workload, prefixes: tuple[str, ...]) -> list[jobs.Entry]:
+    return [
+        entry
+        for entry in jobs.entries(job, workload)
+        if not prefixes or entry.name.startswith(prefixes)
+    ]
+
+
+def _in_turn(
+    base: Task, entries: Sequence[jobs.Entry], repeats: int, console: Console
+) -> list[runner.Outcome]:
+    """Measure A B C, A B C, …, so that a slow minute of the machine meets all of them."""
+    outcomes = []
+    for repeat in range(1, repeats + 1):
+        for entry in entries:
+            outcome = runner.run_child(replace(base, contender=entry.name))
+            rate = outcome.fields.get("rows_per_s")
+            said = "; ".join(outcome.problems) or f"{rate / 1e6:.4f} M rows/s"
+            console.print(f"{base.action} {repeat}/{repeats} {entry.name}: {said}", markup=False)
+            outcomes.append(outcome)
+    return outcomes
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

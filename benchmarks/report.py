@@ -1,0 +1,186 @@
+"""What a person reads: one table a job; and what a program reads: a JSON line a measurement."""
+
+from __future__ import annotations
+
+import datetime as dt
+import importlib.metadata
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+import psutil
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.console import Console
+
+    from benchmarks.jobs import Entry
+    from benchmarks.runner import Outcome
+    from benchmarks.workload import Workload
+
+_PACKAGES = ("tfstream", "tensorflow", "keras", "numpy", "pyarrow", "dask")
+_REFERENCES = {
+    "read": ("tfstream-packed", "tfstream-dict"),
+    "fit": ("tfstream-packed", "tfstream-dict"),
+    "convert": ("tfstream-convert",),
+    "callback": (),
+}
+_CAPTIONS = {
+    "read": "MB/s: bytes delivered, 129 a row (32 float32, int8 label), 137 with the int64 id. "
+    "Peak MB holds up to 13 bytes a row of the delivery check.",
+    "fit": "Two Dense(64, relu) and a sigmoid, adam; features and label only, 129 bytes a row.",
+    "convert": "145 bytes a row: 32 float32, int64 id, int8 label, int32 month and day.",
+    "callback": "Whole epochs after the first.",
+}
+_MEGA = 1e6
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """What the measurements of one contender come to: medians over its repeats."""
+
+    entry: Entry
+    rows_per_s: float
+    slowest: float
+    fastest: float
+    peak_bytes: float
+    quality: float | None
+    whole: bool
+    """Whether every repeat saw at least one whole epoch."""
+
+
+def summarize(entry: Entry, outcomes: Sequence[Outcome]) -> Line | None:
+    """The line of a contender; None if no measurement of it counts."""
+    good = [one for one in outcomes if one.task.contender == entry.name and not one.problems]
+    if not good:
+        return None
+    rates = [one.fields["rows_per_s"] for one in good]
+    qualities = [one.fields["quality"] for one in good if one.fields.get("quality") is not None]
+    return Line(
+        entry=entry,
+        rows_per_s=median(rates),
+        slowest=min(rates),
+        fastest=max(rates),
+        peak_bytes=median(one.peak_bytes for one in good),
+        quality=median(qualities) if qualities else None,
+        whole=all(one.fields["whole_epoch"] for one in good),
+    )
+
+
+def machine() -> dict[str, Any]:
+    """Where it ran, and with what."""
+    return {
+        "system": platform.platform(terse=True),
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
+        "python": platform.python_version(),
+        "versions": {name: _version(name) for name in _PACKAGES},
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def show_conditions(console: Console, workload: Workload, where: dict[str, Any]) -> None:
+    """Say what every figure below rests on."""
+    console.print(
+        f"{workload.rows:,} rows: 32 float32, int64 id, int8 label, 365 groups; "
+        f"batches of {workload.batch:,}; warm page cache"
+    )
+    console.print(
+        f"{where['processor']}, {where['cores']} cores, {where['memory_gib']} GiB, "
+        f"{where['system']}"
+    )
+    versions = ", ".join(f"{name} {version}" for name, version in where["versions"].items())
+    console.print(f"Python {where['python']}, {versions}")
+
+
+def show_job(
+    console: Console, job: str, entries: Sequence[Entry], outcomes: Sequence[Outcome]
+) -> None:
+    """Print the table of a job, and why a contender has no line."""
+    lines = {entry.name: summarize(entry, outcomes) for entry in entries}
+    references = [(name, lines.get(name)) for name in _REFERENCES[job] if lines.get(name)]
+    table = Table(title=f"{job}: medians, in turn", caption=_CAPTIONS[job], title_justify="left")
+    table.add_column("contender", no_wrap=True)
+    for header in ("rows", "M rows/s", "from - to", "MB/s", "peak MB"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for name, _ in references:
+        table.add_column(f"{name.removeprefix('tfstream-')} / it", justify="right", no_wrap=True)
+    if job == "read":
+        table.add_column("quality", justify="right", no_wrap=True)
+    table.add_column("shuffles" if job in {"read", "fit"} else "what", overflow="fold")
+    for line in filter(None, lines.values()):
+        ratios = [f"{other.rows_per_s / line.rows_per_s:.2f}" for _, other in references if other]
+        quality = (
+            [f"{line.quality:.2f}" if line.quality is not None else "-"] if job == "read" else []
+        )
+        part = "" if line.whole else "; part of an epoch"
+        table.add_row(*_figures(line), *ratios, *quality, line.entry.note + part)
+    console.print(table)
+    if job == "callback":
+        _show_cost(console, lines.get("without-callback"), lines.get("with-callback"))
+    for outcome in outcomes:
+        for problem in outcome.problems:
+            console.print(f"{job} {outcome.task.contender}: {problem}", markup=False)
+
+
+def _figures(line: Line) -> list[str]:
+    return [
+        line.entry.name,
+        f"{line.entry.rows:,}",
+        f"{line.rows_per_s / _MEGA:.4f}",
+        f"{line.slowest / _MEGA:.3f} - {line.fastest / _MEGA:.3f}",
+        f"{line.rows_per_s * line.entry.bytes_per_row / _MEGA:,.1f}",
+        f"{line.peak_bytes / _MEGA:,.0f}",
+    ]
+
+
+def _show_cost(console: Console, without: Line | None, with_: Line | None) -> None:
+    if without and with_:
+        percent = (without.rows_per_s / with_.rows_per_s - 1) * 100
+        console.print(f"LineageCallback: {percent:+.1f} % time a row, by the medians")
+
+
+def save(outcomes: Sequence[Outcome], workload: Workload, where: dict[str, Any]) -> Path:
+    """Append a JSON line a measurement to today's file."""
+    now = dt.datetime.now(dt.timezone.utc)
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{now.date().isoformat()}.jsonl"
+    with path.open("a", encoding="utf-8") as file:
+        for one in outcomes:
+            record = {
+                "time": now.isoformat(timespec="seconds"),
+                "job": one.task.action,
+                "contender": one.task.contender,
+                "peak_bytes": one.peak_bytes,
+                "error": one.error,
+                **one.fields,
+                "workload": asdict(workload),
+                "machine": where,
+            }
+            file.write(json.dumps(record) + "\n")
+    return path

@@ -1,0 +1,152 @@
+"""Children: each measurement in a process of its own, whose memory the parent watches."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import psutil
+
+from benchmarks.workload import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_MEASURED = "measured"
+_SAMPLE_S = 0.05
+_TIMEOUT_S = 1_800
+_ROOT = Path(__file__).resolve().parents[1]
+_ENVIRONMENT = {
+    "CUDA_VISIBLE_DEVICES": "",
+    "KERAS_BACKEND": "tensorflow",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a child said, and what it needed."""
+
+    task: Task
+    fields: dict[str, Any]
+    """Its JSON line; empty if it failed."""
+    peak_bytes: int
+    """Largest sum of resident memory over the child and its own children, until it had measured."""
+    error: str | None
+    """Why it failed."""
+
+    @property
+    def problems(self) -> list[str]:
+        """Failure, or wrong delivery; empty means that the figure counts."""
+        return [self.error] if self.error else list(self.fields.get("findings", []))
+
+
+def announce_measured() -> None:
+    """Tell the parent that the measurement is over; what comes after is the check."""
+    sys.stdout.write(f"{_MEASURED}\n")
+    sys.stdout.flush()
+
+
+def serve(run: Callable[[Task], dict[str, Any]], task_json: str) -> None:
+    """Do a child's task and write its one JSON line."""
+    result = run(Task.from_json(task_json))
+    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
+    # No tear-down: generator threads and worker pools of some contenders never end.
+    os._exit(0)
+
+
+def run_child(task: Task) -> Outcome:
+    """Run a task in a new process, to its end."""
+    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+    command = [sys.executable, "-m", "benchmarks", "child", task.to_json()]
+    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+        process = subprocess.Popen(  # noqa: S603 - our own command
+            command,
+            cwd=_ROOT,
+            env=os.environ | _ENVIRONMENT | {"PYTHONPATH": path},
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+        )
+        lines: list[str] = []
+        measured = threading.Event()
+        reader = threading.Thread(target=_collect, args=(process.stdout, lines, measured))
+        reader.start()
+        peak_bytes = _watch(process, measured)
+        reader.join()
+        errors.seek(0)
+        tail = errors.read()[-2_000:].strip()
+    return _outcome(task, process.returncode, lines, peak_bytes, tail)
+
+
+def _collect(stream: IO[str] | None, lines: list[str], measured: threading.Event) -> None:
+    for line in stream or ():
+        if line.strip() == _MEASURED:
+            measured.set()
+        else:
+            lines.append(line)
+
+
+def _watch(process: subprocess.Popen[str], measured: threading.Event) -> int:
+    """Sample the memory of the tree until it has measured; wait for its end."""
+    peak_bytes = 0
+    started = time.monotonic()
+    root = psutil.Process(process.pid)
+    family = [root]
+    while process.poll() is None:
+        if time.monotonic() - started > _TIMEOUT_S:
+            _kill(root)
+        if not measured.is_set():
+            family = _family(root)
+            peak_bytes = max(peak_bytes, sum(map(_resident, family)))
+        time.sleep(_SAMPLE_S)
+    for member in family[1:]:  # A worker that outlived its parent would burden the next contender.
+        if member.is_running():
+            _end(member)
+    return peak_bytes
+
+
+def _family(root: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [root, *root.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return [root]
+
+
+def _resident(member: psutil.Process) -> int:
+    try:
+        return int(member.memory_info().rss)
+    except psutil.NoSuchProcess:
+        return 0
+
+
+def _kill(root: psutil.Process) -> None:
+    for member in reversed(_family(root)):
+        _end(member)
+
+
+def _end(member: psutil.Process) -> None:
+    try:
+        member.kill()
+    except psutil.NoSuchProcess:
+        return
+
+
+def _outcome(task: Task, status: int, lines: list[str], peak_bytes: int, tail: str) -> Outcome:
+    fields: dict[str, Any] = {}
+    error = None
+    if status == 0 and lines:
+        fields = json.loads(lines[-1])
+    else:
+        last = tail.splitlines()[-1] if tail else "no message"
+        error = f"ended with status {status}: {last}"
+    return Outcome(task=task, fields=fields, peak_bytes=peak_bytes, error=error)

@@ -1,0 +1,1 @@
+"""Formats and orders that stay as they are."""

@@ -1,0 +1,1 @@
+"""Several modules, or TensorFlow, together."""

@@ -1,0 +1,1 @@
+"""Laws, over whatever hypothesis comes up with."""

@@ -1,0 +1,145 @@
+"""The log of an attempt: what is written is read, and what is damaged is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tfstream.errors import CorruptionError, DataError, StorageError
+from tfstream.lineage import log
+from tfstream.lineage.tally import Piece
+
+ATTEMPT = log.Attempt(number=3, first_step=40, run="ab" * 32, versions={"keras": "3.15.1"})
+
+
+def piece(first_step: int, steps: int, generation: int = 1) -> Piece:
+    """Some steps with fingerprints that use all bits."""
+    values = np.random.default_rng(first_step).integers(0, 2**64, (2, steps), np.uint64)
+    return Piece(
+        first_step=first_step,
+        generation=generation,
+        row_fingerprints=values[0],
+        label_fingerprints=values[1],
+    )
+
+
+def written(path: Path, flushes: int = 3, steps: int = 256) -> list[int]:
+    """A log of some flushes; where each write ended."""
+    writer = log.Writer(path, ATTEMPT)
+    ends = [path.stat().st_size]
+    for i in range(flushes):
+        writer.append([piece(40 + i * steps, steps, i)])
+        ends.append(path.stat().st_size)
+    writer.close()
+    return ends
+
+
+def flip(path: Path, place: int) -> None:
+    """Change one bit of a file."""
+    data = bytearray(path.read_bytes())
+    data[place] ^= 16
+    path.write_bytes(data)
+
+
+def test_a_log_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    """Attempt, steps, windows and end round trip."""
+    path = tmp_path / "attempt-003.log"
+    writer = log.Writer(path, ATTEMPT)
+    windows = [
+        log.WindowShards(epoch=0, window=2, shards=np.array([0, 7, 65_535])),
+        log.WindowShards(epoch=5, window=0, shards=np.array([65_536])),
+        log.WindowShards(epoch=5, window=1, shards=np.array([], np.int64)),
+    ]
+    writer.append([piece(40, 5), piece(45, 1, 2)], windows)
+    writer.append([piece(46, 2, 2)])
+    writer.end(48)
+    writer.close()
+    writer.close()
+    found = log.read(path)
+    assert found.attempt == ATTEMPT
+    assert [(p.first_step, p.stop, p.generation) for p in found.pieces] == [(40, 45, 1), (45, 46, 2), (46, 48, 2)]
+    np.testing.assert_array_equal(found.pieces[0].row_fingerprints, piece(40, 5).row_fingerprints)
+    np.testing.assert_array_equal(found.pieces[2].label_fingerprints, piece(46, 2).label_fingerprints)
+    assert [(w.epoch, w.window, w.shards.tolist()) for w in found.windows] == [
+        (w.epoch, w.window, w.shards.tolist()) for w in windows
+    ]
+    assert found.consumed == 48
+    assert found.findings == ()
+    assert log.require_whole(found) is found
+
+
+def test_a_step_takes_at_most_24_bytes(tmp_path: Path) -> None:
+    """Flushed every 256 steps, with windows of 64 steps that are read from 128 shards each."""
+    path = tmp_path / "attempt-000.log"
+    writer = log.Writer(path, ATTEMPT)
+    begin = path.stat().st_size
+    for i in range(16):
+        windows = [log.WindowShards(epoch=0, window=4 * i + j, shards=np.arange(128)) for j in range(4)]
+        writer.append([piece(40 + 256 * i, 256)], windows)
+    writer.close()
+    assert (path.stat().st_size - begin) / (16 * 256) <= 24
+
+
+def test_a_torn_tail_loses_only_the_last_flush(tmp_path: Path) -> None:
+    """Wherever the last write is cut, all flushes before it are read, and the finding says where."""
+    path = tmp_path / "attempt-000.log"
+    ends = written(path, steps=3)
+    data = path.read_bytes()
+    for cut in range(ends[-2] + 1, ends[-1]):
+        path.write_bytes(data[:cut])
+        found = log.read(path)
+        assert [p.first_step for p in found.pieces] == [40, 43]
+        assert not found.corrupt
+        assert [str(finding) for finding in found.findings] == [
+            f"attempt-000.log: the last record is torn at byte {ends[-2]}; the steps of that flush are lost"
+        ]
+
+
+def test_a_flipped_byte_is_found_wherever_it_is(tmp_path: Path) -> None:
+    """No change of a byte goes unnoticed, and none is taken for a torn tail unless nothing could tell."""
+    path = tmp_path / "attempt-000.log"
+    ends = written(path, steps=3)
+    data = path.read_bytes()
+    for place in range(ends[0], ends[-1]):
+        path.write_bytes(data)
+        flip(path, place)
+        found = log.read(path)
+        assert found.corrupt
+        assert len(found.findings) == 1
+        with pytest.raises(CorruptionError, match="is not what was written"):
+            log.require_whole(found)
+
+
+def test_the_flushes_after_a_changed_record_are_still_read(tmp_path: Path) -> None:
+    """A record whose data was changed is skipped alone."""
+    path = tmp_path / "attempt-000.log"
+    ends = written(path, steps=3)
+    flip(path, ends[1] - 10)
+    found = log.read(path)
+    assert [p.first_step for p in found.pieces] == [43, 46]
+    assert str(found.findings[0]).startswith(f"attempt-000.log: byte {ends[0]}: the record at byte 0 has a wrong")
+
+
+def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
+    """An empty file, and a file of other records."""
+    path = tmp_path / "attempt-000.log"
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match="has no whole first record"):
+        log.read(path)
+    written(tmp_path / "attempt-001.log")
+    path.write_bytes((tmp_path / "attempt-001.log").read_bytes()[16:])
+    with pytest.raises(DataError, match="has no whole first record"):
+        log.read(path)
+    path.write_bytes(log.framing.frame(b"S"))
+    with pytest.raises(DataError, match="record 0 of .* is not one of a log of format 0"):
+        log.read(path)
+
+
+def test_a_log_is_never_overwritten(tmp_path: Path) -> None:
+    """Two attempts that took the same number do not share a file."""
+    path = tmp_path / "attempt-000.log"
+    written(path)
+    with pytest.raises(StorageError, match="cannot create the log"):
+        log.Writer(path, ATTEMPT)

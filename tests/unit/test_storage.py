@@ -1,0 +1,52 @@
+"""Files, published all or nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from tfstream import storage
+from tfstream.errors import StorageError, UsageError
+
+
+def test_a_failed_publish_leaves_what_was_there(tmp_path: Path) -> None:
+    """An error inside the block leaves the old file and no draft."""
+    path = tmp_path / "a"
+    storage.publish(path, b"old")
+    with pytest.raises(KeyError), storage.publishing(path) as file:
+        file.write(b"new")
+        raise KeyError
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_publish_makes_the_folders(tmp_path: Path) -> None:
+    """What is published can be read whole and hashed."""
+    path = tmp_path / "a" / "b"
+    storage.publish(path, b"abc")
+    assert storage.read(path) == b"abc"
+    assert (
+        storage.sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    )
+
+
+def test_a_file_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
+    """The message names the file."""
+    path = tmp_path / "none"
+    for read in (storage.read, storage.sha256):
+        with pytest.raises(StorageError) as caught:
+            read(path)
+        assert str(caught.value) == f"cannot read {path}: No such file or directory"
+
+
+def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None:
+    """A file where a folder is wanted is named."""
+    (tmp_path / "a").write_bytes(b"")
+    with pytest.raises(StorageError, match="^cannot write .*: "):
+        storage.publish(tmp_path / "a" / "b", b"")
+
+
+def test_a_url_is_refused() -> None:
+    """The message says what to give instead, and not the whole URL, which may hold a password."""
+    with pytest.raises(UsageError) as caught:
+        storage.local_path("s3://user:secret@bucket/x")
+    assert str(caught.value) == "s3:// is not supported yet; give a local path"

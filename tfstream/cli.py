@@ -1,0 +1,325 @@
+"""The command line: argv in, exit code out. Nothing else in the package prints.
+
+Results go to stdout; progress and errors go to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import pyarrow as pa
+import pyarrow.csv as pcsv
+import pyarrow.parquet as pq
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tfstream import storage
+from tfstream.errors import TfstreamError, UsageError
+from tfstream.format.check import Finding, check_dataset
+from tfstream.format.manifest import MANIFEST, Catalog, open_catalog
+from tfstream.format.statistics import merge
+from tfstream.lineage import description
+
+if TYPE_CHECKING:
+    from tfstream.conversion.convert import Progress as Report
+
+_SHOWN_GROUPS = 6
+
+app = typer.Typer(
+    help="Tables too large for memory, streamed to Keras, every step traceable to its source rows.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+Folder = Annotated[Path, typer.Argument(help="Folder of the data set.")]
+ShardsFolder = Annotated[
+    Path | None, typer.Option("--shards", help="Folder of the run's data set, if it has moved since.")
+]
+RunFolder = Annotated[Path, typer.Argument(help="Folder of the run, as given to LineageCallback.")]
+
+
+class Format(str, Enum):
+    """How a table is printed."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+class Screen:
+    """Where people read: results on stdout, progress on stderr."""
+
+    def __init__(self) -> None:
+        """Over the process's own stdout and stderr."""
+        self._console = Console(stderr=True)
+
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody watches."""
+        return self._console.is_terminal
+
+    def say(self, line: str) -> None:
+        """One line of a result, at once."""
+        print(line, flush=True)
+
+    @contextmanager
+    def progress(self) -> Iterator[Report]:
+        """A function to call with (stage, done, total): bars on a terminal, else a line a finished stage."""
+        if not self.interactive:
+            yield self._line
+            return
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self._console) as bars:
+            tasks = {}
+
+            def advance(stage: str, done: int, total: int) -> None:
+                if stage not in tasks:
+                    tasks[stage] = bars.add_task(stage, total=total)
+                bars.update(tasks[stage], completed=done, total=total)
+
+            yield advance
+
+    def _line(self, stage: str, done: int, total: int) -> None:
+        if done == total:
+            self._console.print(f"{stage}: {done} of {total}", highlight=False, markup=False)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: the arguments without the program's name; those of the process if None.
+
+    Returns:
+        0, or 1 where `verify` has findings, or the exit code of the error's class (see `tfstream.errors`).
+    """
+    # TensorFlow reads it once, when it loads: below 3 it tells every user about plugins that they never asked for.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    try:
+        app(args=None if argv is None else list(argv), prog_name="tfstream")
+    except TfstreamError as error:
+        print(f"tfstream: {' '.join(str(error).split())}", file=sys.stderr)
+        return error.exit_code
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+@app.command()
+def convert(
+    sources: Annotated[list[str], typer.Argument(help="Parquet or CSV: files, globs or folders.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the data set, new or empty.")],
+    group_by: Annotated[
+        list[str],
+        typer.Option(help="Column, or a part of a timestamp such as \"month(ts, 'Europe/Paris')\"; once a key."),
+    ],
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Address of a Dask scheduler, or threads, processes or synchronous."),
+    ] = None,
+) -> None:
+    """Convert tables into grouped TFRecord shards."""
+    from tfstream.conversion.convert import convert as run
+
+    screen, start = Screen(), time.perf_counter()
+    with screen.progress() as progress:
+        run(sources, out, group_by=_keys(group_by), scheduler=scheduler, progress=progress)
+    seconds = time.perf_counter() - start
+    catalog = open_catalog(out)
+    rows = f"{catalog.rows:,} rows in {seconds:.1f} s, {catalog.rows / seconds:,.0f} rows/s"
+    screen.say(f"{out}: {rows}, {_sizes(catalog)}")
+
+
+@app.command()
+def inspect(out: Folder) -> None:
+    """Show the columns, groups, sizes and statistics of a data set."""
+    catalog = open_catalog(storage.local_path(out))
+    screen = Screen()
+    names = catalog.sources["path"].to_pylist()
+    screen.say(f"data set  {out}")
+    screen.say(f"digest    {catalog.digest}")
+    screen.say(f"rows      {catalog.rows:,}, {_sizes(catalog)}")
+    screen.say(f"sources   {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}")
+    screen.say(f"          in {catalog.manifest.root}")
+    screen.say("")
+    for line in _aligned(_column_table(catalog)):
+        screen.say(line)
+    screen.say("")
+    groups = catalog.groups
+    for line in _aligned(_cells(groups.slice(0, _SHOWN_GROUPS))):
+        screen.say(line)
+    if groups.num_rows > _SHOWN_GROUPS:
+        screen.say(f"… and {groups.num_rows - _SHOWN_GROUPS:,} groups more")
+
+
+@app.command()
+def verify(
+    folder: Annotated[Path, typer.Argument(metavar="OUT|RUN", help="Folder of a data set or of a run.")],
+    *,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="For a run: read the labels of every step again from the shards.")
+    ] = False,
+    shards: ShardsFolder = None,
+) -> None:
+    """Print every finding; exit code 1 if there is one."""
+    screen = Screen()
+    findings = 0
+    for finding in _findings(folder, deep=deep, shards=shards):
+        screen.say(str(finding))
+        findings += 1
+    if findings:
+        screen.say(f"{findings} finding{'s' if findings > 1 else ''} in {folder}")
+        raise typer.Exit(1)
+    screen.say(f"no finding in {folder}")
+
+
+@app.command()
+def trace(
+    run: RunFolder,
+    step: Annotated[int, typer.Option(help="Step, counted from 0 over the whole run.")],
+    format: Annotated[Format, typer.Option(help="How to print the rows.")] = Format.table,  # noqa: A002 - the option's name
+    shards: ShardsFolder = None,
+) -> None:
+    """Print the rows of a step, back to their sources."""
+    from tfstream.lineage.run import open_run
+
+    _print_table(open_run(run, shards=shards).rows(step=step), format)
+
+
+@app.command()
+def find(
+    run: RunFolder,
+    source: Annotated[str | None, typer.Option(help="Source file, or the end of its path.")] = None,
+    row: Annotated[int | None, typer.Option(help="Row of the source, 0 for the first.")] = None,
+    row_id: Annotated[int | None, typer.Option(help="Row id, in place of --source and --row.")] = None,
+    format: Annotated[Format, typer.Option(help="How to print the steps.")] = Format.table,  # noqa: A002 - the option's name
+    shards: ShardsFolder = None,
+) -> None:
+    """Print the steps that saw a row."""
+    if (source is None, row is None) not in {(row_id is not None,) * 2}:
+        raise UsageError("find needs --source FILE and --row ROW, or --row-id ID alone")
+    from tfstream.lineage.run import open_run
+
+    opened = open_run(run, shards=shards)
+    if row_id is not None:
+        steps = opened.steps_of(row_ids=[row_id])
+    else:
+        steps = opened.steps_of(source=source, source_row=row)
+    if not steps.num_rows and format is Format.table:
+        Screen().say("no step saw this row")
+        return
+    _print_table(steps, format)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder for everything that the demo writes.")] = Path("tfstream-demo"),
+) -> None:
+    """Convert, train on and trace 336,776 real flights, in about a minute."""
+    from tfstream.demo import run_demo
+
+    # What the summary proposes to type must work where it is pasted, in a virtual environment too.
+    command = "tfstream" if shutil.which("tfstream") else sys.argv[0]
+    run_demo(out, screen=Screen(), command=command)
+
+
+def _keys(texts: Sequence[str]) -> list[str]:
+    """The expressions of `--group-by`, which may come one an option or with commas between them."""
+    keys = []
+    for text in texts:
+        depth, start = 0, 0
+        for place, character in enumerate(text):
+            depth += (character == "(") - (character == ")")
+            if character == "," and depth == 0:
+                keys.append(text[start:place].strip())
+                start = place + 1
+        keys.append(text[start:].strip())
+    return keys
+
+
+def _findings(folder: Path, *, deep: bool, shards: Path | None) -> Iterator[Finding]:
+    if (folder / description.NAME).is_file():
+        from tfstream.lineage.run import open_run
+
+        yield from open_run(folder, shards=shards).verify(deep=deep)
+    elif (folder / MANIFEST).is_file():
+        yield from check_dataset(open_catalog(folder))
+    else:
+        raise UsageError(
+            f"there is nothing to verify in {folder}: it has neither {MANIFEST} (a data set) nor {description.NAME} (a run)"
+        )
+
+
+def _sizes(catalog: Catalog) -> str:
+    size = sum(catalog.shards["size_bytes"].to_pylist()) / 1e6
+    counts = (
+        f"{catalog.groups.num_rows:,} groups by {', '.join(catalog.manifest.group_by)}",
+        f"{catalog.shards.num_rows:,} shards",
+        f"{catalog.blocks.num_rows:,} blocks",
+        f"{size:,.1f} MB",
+    )
+    return ", ".join(counts)
+
+
+def _column_table(catalog: Catalog) -> list[list[str]]:
+    """A line a column: its type, how it is stored, and its statistics over all rows."""
+    statistics = merge(catalog.statistics, None)
+    lines = [["column", "type", "nulls", "values", "min", "max", "mean"]]
+    for column in catalog.schema.columns:
+        values = statistics[column.name]
+        numbers = ["", "", ""]
+        if not column.is_text and values.valid:
+            numbers = [f"{number:.6g}" for number in (values.min, values.max, values.mean)]
+        kinds = f"{len(catalog.vocabularies[column.name]):,} kinds" if column.coded else ""
+        lines.append([column.name, column.type, f"{values.nulls:,}", kinds, *numbers])
+    return lines
+
+
+def _print_table(table: pa.Table, format_: Format) -> None:
+    if format_ is Format.table:
+        for line in _aligned(_cells(table)):
+            print(line)
+        return
+    if format_ is Format.json:
+        print(json.dumps(table.to_pylist(), indent=1, default=str, ensure_ascii=False))
+        return
+    sys.stdout.flush()
+    write = pcsv.write_csv if format_ is Format.csv else pq.write_table
+    buffer = pa.BufferOutputStream()
+    write(table, buffer)
+    sys.stdout.buffer.write(buffer.getvalue())
+    sys.stdout.buffer.flush()
+
+
+def _cells(table: pa.Table) -> list[list[str]]:
+    """The names and values of a table as text."""
+    columns = [[_text(value) for value in column.to_pylist()] for column in table.columns]
+    return [list(table.column_names), *map(list, zip(*columns, strict=True))]
+
+
+def _text(value: object) -> str:
+    """A value as one cell; what could steer a terminal is shown, not sent."""
+    text = "" if value is None else str(value)
+    return text if text.isprintable() else ascii(text)
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for cells in lines:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

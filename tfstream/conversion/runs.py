@@ -1,0 +1,193 @@
+"""Stage 1: the rows of a partition, sorted by group, in run files from which stage 2 gathers its shards.
+
+A run file is one Arrow record batch. Each pack is a column of fixed-size values, a whole row of the pack each; so
+the rows of a group are one stretch of bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfstream.conversion.keys import derive, grouped
+from tfstream.conversion.sources import Partition
+from tfstream.errors import StorageError
+from tfstream.format.expressions import Key
+from tfstream.format.schema import VOCABULARY_SIZE, Column, Schema, storage_dtype
+
+_STRIP_ROWS = 4096
+"""Rows that are turned from columns into rows at once, so that they stay in the cache."""
+_RADIX_KEYS = 1 << 16
+"""Keys up to which numpy's stable sort is a radix sort."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What one run file holds."""
+
+    path: Path
+    source: int
+    """Ordinal of the source."""
+    first_row: int
+    """0-based place of its rows in the source; they follow each other there."""
+    keys: pa.Table
+    """The distinct keys, in key order."""
+    counts: np.ndarray
+    """(keys,) int64: rows of each."""
+    nulls: np.ndarray
+    """(columns,) int64: nulls of each column of the sources."""
+    text_bytes: np.ndarray
+    """(columns,) int64: bytes of each column's strings, 0 for others."""
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self.counts.sum())
+
+
+def fixed_schema(schema: pa.Schema) -> Schema:
+    """The columns that are not text: their packs are the columns of a run file."""
+    return Schema(
+        tuple(
+            Column(name=field.name, type=str(field.type))
+            for field in schema
+            if storage_dtype(field.type) is not None
+        )
+    )
+
+
+def write_runs(
+    partition: Partition, number: int, folder: Path, keys: Sequence[Key], schema: pa.Schema
+) -> list[Run]:
+    """Read a partition and write its run files, in the order of its rows.
+
+    Raises:
+        DataError: if the source cannot be read.
+        StorageError: if a run file cannot be written.
+    """
+    runs: list[Run] = []
+    first_row = partition.first_row
+    pieces = partition.read(schema)
+    while True:
+        table = next(pieces, None)
+        if table is None:
+            return runs
+        rows = table.num_rows
+        if rows:
+            path = folder / f"{number:06d}-{len(runs):06d}.arrow"
+            piece, batch = _sorted(table, keys, schema, first_row)
+            del table
+            _write(path, batch)
+            runs.append(
+                Run(
+                    path=path,
+                    source=partition.source.ordinal,
+                    first_row=first_row,
+                    keys=piece.keys,
+                    counts=piece.counts,
+                    nulls=piece.nulls,
+                    text_bytes=piece.text_bytes,
+                )
+            )
+        first_row += rows
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[pa.RecordBatch]:
+    """A run file, mapped into memory.
+
+    Raises:
+        StorageError: if it cannot be read.
+    """
+    try:
+        with pa.memory_map(str(path)) as file:
+            yield pa.ipc.open_file(file).get_batch(0)
+    except (OSError, pa.ArrowInvalid) as error:
+        raise StorageError(f"cannot read the run file {path}: {error}") from error
+
+
+def column_place(name: str, schema: pa.Schema) -> str:
+    """What a column of the sources is called in a run file, whatever it is called there."""
+    return f"{schema.get_field_index(name):06d}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    keys: pa.Table
+    counts: np.ndarray
+    nulls: np.ndarray
+    text_bytes: np.ndarray
+
+
+def _sorted(
+    table: pa.Table, keys: Sequence[Key], schema: pa.Schema, first_row: int
+) -> tuple[_Piece, pa.RecordBatch]:
+    derived = derive(keys, table)
+    groups = grouped(derived)
+    narrow = groups.codes.astype(np.uint16) if len(groups.first) <= _RADIX_KEYS else groups.codes
+    order = np.argsort(narrow, kind="stable")
+    indices = pa.array(order)
+    arrays: dict[str, pa.Array] = {"source_row": pa.array(order + first_row)}
+    text_bytes = np.zeros(len(schema), np.int64)
+    nulls = np.array([table[name].null_count for name in schema.names], np.int64)
+    for i, name in enumerate(schema.names):
+        place = column_place(name, schema)
+        if storage_dtype(schema.field(name).type) is None:
+            array = _text(table[name]).take(indices)
+            text_bytes[i] = pc.sum(pc.binary_length(table[name])).as_py() or 0
+            arrays[f"text/{place}"] = array
+        elif nulls[i]:
+            arrays[f"valid/{place}"] = pc.is_valid(table[name]).combine_chunks().take(indices)
+    for pack in fixed_schema(schema).packs:
+        matrix = np.take(_matrix(table, pack.columns, pack.dtype), order, axis=0)
+        arrays[pack.name] = pa.FixedSizeBinaryArray.from_buffers(
+            pa.binary(pack.row_bytes), len(order), [None, pa.py_buffer(matrix)]
+        )
+    counts = np.bincount(groups.codes, minlength=len(groups.first))
+    distinct = derived.take(pa.array(groups.first)).combine_chunks()
+    return _Piece(distinct, counts, nulls, text_bytes), pa.RecordBatch.from_pydict(arrays)
+
+
+def _matrix(table: pa.Table, columns: Sequence[str], dtype: np.dtype[np.generic]) -> np.ndarray:
+    """Columns of one dtype, row-major; null slots are zero."""
+    matrix = np.empty((table.num_rows, len(columns)), dtype)
+    views = [_stored(table[name], dtype) for name in columns]
+    for start in range(0, len(matrix), _STRIP_ROWS):
+        strip = matrix[start : start + _STRIP_ROWS]
+        for j, values in enumerate(views):
+            strip[:, j] = values[start : start + _STRIP_ROWS]
+    return matrix
+
+
+def _stored(values: pa.ChunkedArray, dtype: np.dtype[np.generic]) -> np.ndarray:
+    array = values.chunk(0) if values.num_chunks == 1 else pa.concat_arrays(values.chunks)
+    if pa.types.is_boolean(array.type):
+        array = array.cast(pa.uint8())
+    stored = np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * dtype.itemsize)
+    if array.null_count:
+        return np.where(pc.is_valid(array).to_numpy(zero_copy_only=False), stored, np.zeros((), dtype))
+    return stored
+
+
+def _text(values: pa.ChunkedArray) -> pa.Array:
+    """Strings as a dictionary if they may become codes, else as they are."""
+    array = pa.concat_arrays(values.chunks)
+    if pa.types.is_string(array.type):
+        encoded = array.dictionary_encode()
+        if len(encoded.dictionary) <= VOCABULARY_SIZE:
+            return encoded
+    return array
+
+
+def _write(path: Path, batch: pa.RecordBatch) -> None:
+    try:
+        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+            writer.write_batch(batch)
+    except OSError as error:
+        raise StorageError(f"cannot write the run file {path}: {error.strerror or error}") from error

@@ -1,0 +1,273 @@
+"""What is known of each column in each group: counts, nulls, bounds, mean and variance, and counts of codes.
+
+Groups that are split over shards have several entries; `merge` adds them up, for all groups or some of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from tfstream.format.schema import FIRST_CODE, NULL_CODE, Schema
+
+STATISTICS = pa.schema(
+    [
+        ("group", pa.int64()),
+        ("column", pa.string()),
+        ("count", pa.int64()),
+        ("nulls", pa.int64()),
+        ("valid", pa.int64()),
+        ("min", pa.float64()),
+        ("max", pa.float64()),
+        ("mean", pa.float64()),
+        ("m2", pa.float64()),
+    ]
+)
+"""`count` rows, of which `nulls` are null and `valid` neither null nor NaN; `m2` is the sum of squared distances
+from the mean. Times count as their integers, booleans as 0 and 1; text has only `count` and `nulls`."""
+
+VOCABULARY_COUNTS = pa.schema(
+    [("group", pa.int64()), ("column", pa.string()), ("code", pa.int32()), ("count", pa.int64())]
+)
+"""Rows of each value of a coded column; nulls are not listed."""
+
+_STRIP_ROWS = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColumnStatistics:
+    """One column over some groups."""
+
+    count: int
+    """Rows."""
+    nulls: int
+    """Rows without a value."""
+    valid: int
+    """Rows whose value is neither null nor NaN; 0 for text."""
+    min: float | None
+    """Smallest valid value; None if there is none, as for the next three."""
+    max: float | None
+    """Largest valid value."""
+    mean: float | None
+    """Mean of the valid values."""
+    variance: float | None
+    """Mean squared distance from the mean."""
+
+
+def compute(
+    schema: Schema,
+    packs: Sequence[np.ndarray],
+    missing: Mapping[str, np.ndarray],
+    groups: np.ndarray,
+    starts: np.ndarray,
+) -> tuple[pa.Table, pa.Table]:
+    """The entries of consecutive rows.
+
+    Args:
+        schema: the columns.
+        packs: the values of each of its packs, (rows, columns of the pack).
+        missing: for each column that is not coded and has nulls here: (rows,) bool, whether the value is null.
+        groups: (groups,) int64 ordinals of the groups that the rows belong to, one after the other.
+        starts: (groups + 1,) int64: where each begins, and the number of rows.
+
+    Returns:
+        Tables with the schemas STATISTICS and VOCABULARY_COUNTS.
+    """
+    counts = np.diff(starts)
+    tables, vocabularies = [], []
+    for pack, matrix in zip(schema.packs, packs, strict=True):
+        columns = [schema[name] for name in pack.columns]
+        numeric = [j for j, column in enumerate(columns) if not column.coded]
+        if numeric:
+            names = [pack.columns[j] for j in numeric]
+            values = matrix if len(numeric) == len(columns) else matrix[:, numeric]
+            moments = _moments(values, _mask(names, missing, len(matrix)), starts)
+            for i, name in enumerate(names):
+                nulls = _per_group(missing.get(name), starts)
+                tables.append(_entries(groups, name, counts, nulls, [m[:, i] for m in moments]))
+        for j, column in enumerate(columns):
+            if column.coded:
+                codes = matrix[:, j]
+                tables.append(
+                    _entries(groups, column.name, counts, _per_group(codes == NULL_CODE, starts))
+                )
+                vocabularies.append(_code_counts(column.name, codes, groups, counts))
+    for name in schema.texts:
+        tables.append(_entries(groups, name, counts, _per_group(missing.get(name), starts)))
+    empty = VOCABULARY_COUNTS.empty_table()
+    return pa.concat_tables(tables), pa.concat_tables([empty, *vocabularies])
+
+
+def merge(statistics: pa.Table, groups: np.ndarray | None) -> dict[str, ColumnStatistics]:
+    """The statistics of each column over the given groups, all if None, by the column's name.
+
+    A column without an entry for any of the groups is left out.
+    """
+    chosen = statistics["group"].to_numpy()
+    keep = np.ones(len(chosen), bool) if groups is None else np.isin(chosen, groups)
+    names = statistics["column"].combine_chunks().dictionary_encode()
+    if isinstance(names, pa.ChunkedArray):
+        names = names.combine_chunks()
+    places = names.indices.to_numpy()
+    numbers = {
+        field: statistics[field].to_numpy()
+        for field in ("count", "nulls", "valid", "min", "max", "mean", "m2")
+    }
+    merged = {}
+    for place, name in enumerate(names.dictionary.to_pylist()):
+        rows = np.flatnonzero(keep & (places == place))
+        if len(rows):
+            merged[name] = _merged({field: values[rows] for field, values in numbers.items()})
+    return merged
+
+
+def _merged(entries: Mapping[str, np.ndarray]) -> ColumnStatistics:
+    count, nulls = int(entries["count"].sum()), int(entries["nulls"].sum())
+    some = entries["valid"] > 0
+    weights = entries["valid"][some].astype(np.float64)
+    valid = int(entries["valid"].sum())
+    if not valid:
+        return ColumnStatistics(
+            count=count, nulls=nulls, valid=0, min=None, max=None, mean=None, variance=None
+        )
+    means = entries["mean"][some]
+    with np.errstate(invalid="ignore", over="ignore"):
+        mean = float((weights * means).sum() / valid)
+        m2 = float(entries["m2"][some].sum() + (weights * (means - mean) ** 2).sum())
+    return ColumnStatistics(
+        count=count,
+        nulls=nulls,
+        valid=valid,
+        min=float(entries["min"][some].min()),
+        max=float(entries["max"][some].max()),
+        mean=mean,
+        variance=m2 / valid,
+    )
+
+
+def _mask(names: Sequence[str], missing: Mapping[str, np.ndarray], rows: int) -> np.ndarray | None:
+    """(rows, columns) bool, whether a value is null; None if none is."""
+    if not any(name in missing for name in names):
+        return None
+    mask = np.zeros((rows, len(names)), bool)
+    for j, name in enumerate(names):
+        if name in missing:
+            mask[:, j] = missing[name]
+    return mask
+
+
+def _moments(
+    values: np.ndarray, missing: np.ndarray | None, starts: np.ndarray
+) -> list[np.ndarray]:
+    """Valid counts, minima, maxima, means and m2, (groups, columns) each."""
+    groups, columns = len(starts) - 1, values.shape[1]
+    valid, mean, m2 = (np.zeros((groups, columns)) for _ in range(3))
+    low, high = np.full((groups, columns), np.inf), np.full((groups, columns), -np.inf)
+    with np.errstate(invalid="ignore", over="ignore"):
+        for first, cuts in _strips(starts):
+            segments = slice(first, first + len(cuts) - 1)
+            strip = values[cuts[0] : cuts[-1]].astype(np.float64)
+            bad = missing[cuts[0] : cuts[-1]] if missing is not None else None
+            n, a, b, m, s = _segments(strip, bad, cuts[:-1] - cuts[0], np.diff(cuts))
+            # Chan, Golub and LeVeque: moments of two samples together.
+            total = valid[segments] + n
+            delta = m - mean[segments]
+            share = n / np.maximum(total, 1)
+            m2[segments] += s + delta * delta * valid[segments] * share
+            mean[segments] += delta * share
+            valid[segments] = total
+            low[segments] = np.minimum(low[segments], a)
+            high[segments] = np.maximum(high[segments], b)
+    return [valid.astype(np.int64), low, high, mean, m2]
+
+
+def _strips(starts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    """Rows in strips that fit in the cache: the first group of each, and the cuts between groups, ends included."""
+    for begin in range(int(starts[0]), int(starts[-1]), _STRIP_ROWS):
+        end = min(begin + _STRIP_ROWS, int(starts[-1]))
+        first = int(np.searchsorted(starts, begin, side="right")) - 1
+        last = int(np.searchsorted(starts, end, side="left"))
+        cuts = starts[first : last + 1].copy()
+        cuts[0], cuts[-1] = begin, end
+        yield first, cuts
+
+
+def _segments(
+    strip: np.ndarray, missing: np.ndarray | None, begins: np.ndarray, lengths: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Valid counts, minima, maxima, means and m2 of the segments of a strip; a segment without values counts 0."""
+
+    def reduced(ufunc: np.ufunc, values: np.ndarray) -> np.ndarray:
+        if len(begins) == 1:
+            return np.asarray(ufunc.reduce(values, axis=0))[np.newaxis]
+        return np.asarray(ufunc.reduceat(values, begins, axis=0))
+
+    low, high, counts = strip, strip, lengths[:, np.newaxis].astype(np.float64)
+    sums = reduced(np.add, strip)
+    bad = missing
+    if np.isnan(sums).any():
+        nan = np.isnan(strip)
+        bad = nan if bad is None else nan | bad
+    if bad is not None:
+        counts = reduced(np.add, (~bad).astype(np.float64))
+        low, high = np.where(bad, np.inf, strip), np.where(bad, -np.inf, strip)
+        strip = np.where(bad, 0.0, strip)
+        sums = reduced(np.add, strip)
+    means = sums / np.maximum(counts, 1)
+    distance = strip - (means if len(begins) == 1 else np.repeat(means, lengths, axis=0))
+    if bad is not None:
+        distance[bad] = 0.0
+    squares = (
+        np.einsum("ij,ij->j", distance, distance)[np.newaxis]
+        if len(begins) == 1
+        else reduced(np.add, distance * distance)
+    )
+    return counts, reduced(np.minimum, low), reduced(np.maximum, high), means, squares
+
+
+def _per_group(flags: np.ndarray | None, starts: np.ndarray) -> np.ndarray:
+    """How many flags are set in each group."""
+    if flags is None:
+        return np.zeros(len(starts) - 1, np.int64)
+    ends = np.concatenate([[0], np.cumsum(flags, dtype=np.int64)])
+    return np.asarray(ends[starts[1:]] - ends[starts[:-1]])
+
+
+def _entries(
+    groups: np.ndarray,
+    name: str,
+    counts: np.ndarray,
+    nulls: np.ndarray,
+    moments: Sequence[np.ndarray] | None = None,
+) -> pa.Table:
+    none = pa.nulls(len(groups), pa.float64())
+    columns = [groups, pa.repeat(name, len(groups)), counts, nulls]
+    if moments is None:
+        columns += [np.zeros(len(groups), np.int64), none, none, none, none]
+    else:
+        empty = moments[0] == 0
+        columns += [moments[0], *(pa.array(m, mask=empty) for m in moments[1:])]
+    return pa.table([pa.array(column) for column in columns], schema=STATISTICS)
+
+
+def _code_counts(name: str, codes: np.ndarray, groups: np.ndarray, counts: np.ndarray) -> pa.Table:
+    size = int(codes.max(initial=0)) + 1
+    places = np.repeat(np.arange(len(groups)), counts) * size + codes
+    if len(groups) * size <= 4 * len(codes) + 65_536:
+        found = np.bincount(places, minlength=len(groups) * size)
+        present = np.flatnonzero(found)
+        rows = found[present]
+    else:
+        present, rows = np.unique(places, return_counts=True)
+    kept = present % size >= FIRST_CODE
+    present, rows = present[kept], rows[kept]
+    columns = [
+        groups[present // size],
+        pa.repeat(name, len(present)),
+        (present % size).astype(np.int32),
+        rows,
+    ]
+    return pa.table([pa.array(column) for column in columns], schema=VOCABULARY_COUNTS)

@@ -1,0 +1,192 @@
+"""run.json: what a run trained on, so that its rows can be found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from tfstream import storage
+from tfstream.errors import DataError, TfstreamError, UsageError
+from tfstream.format.subset import Subset
+from tfstream.order import Spec
+
+FORMAT = 0
+
+NAME = "run.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """One stream of a run."""
+
+    dataset: str
+    """Digest of the data set."""
+    folder: str
+    """The data set's folder, absolute, as the training machine knew it."""
+    relative_folder: str
+    """The same from the run's folder, which holds after both were moved together."""
+    recipe: tuple[str, ...]
+    """The conditions that make the subset of the whole data set, one after the other."""
+    spec: Spec
+    """The order."""
+    spec_digest: str
+    """The stream's digest of it."""
+    features: tuple[str, ...]
+    """Columns that the model got."""
+    label: str | None
+    """Column or condition."""
+    weight: str | None
+    """Column of sample weights."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Description:
+    """What all attempts of a run have in common."""
+
+    training: Feed
+    """What the model was trained on."""
+    validation: Feed | None = None
+    """What it was validated on, if that was told."""
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 in hex of all but the folders, which may change: what a log must belong to."""
+        values = _to_json(self)
+        for feed in (values["training"], values["validation"]):
+            if feed is not None:
+                del feed["folder"], feed["relative_folder"]
+        text = json.dumps(values, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def write(folder: Path, description: Description) -> None:
+    """Write run.json into the folder of a run.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
+    storage.publish(folder / NAME, json.dumps(_to_json(description), indent=2).encode() + b"\n")
+
+
+def read(folder: Path) -> Description:
+    """Read the run.json of a folder.
+
+    Raises:
+        UsageError: if there is none.
+        DataError: if it is none of this format, with the field.
+    """
+    path = folder / NAME
+    if not path.is_file():
+        raise UsageError(f"there is no run in {folder}: {path} does not exist; give LineageCallback's folder")
+    try:
+        values: Any = json.loads(storage.read(path))
+    except ValueError as error:
+        raise DataError(f"the run's description is not JSON: {error}. Where: {path}") from error
+    parser = _Parser(path)
+    found = parser.mapping(values, "")
+    if found.get("format") != FORMAT:
+        raise parser.error("format", f"format {FORMAT}", found.get("format"))
+    validation = found.get("validation")
+    return Description(
+        training=parser.feed(found.get("training"), "training"),
+        validation=None if validation is None else parser.feed(validation, "validation"),
+    )
+
+
+def relative(folder: Path, start: Path) -> str:
+    """The way from `start` to `folder`; the absolute path where there is none."""
+    try:
+        return Path(os.path.relpath(folder, start)).as_posix()
+    except ValueError:  # another drive
+        return folder.resolve().as_posix()
+
+
+def _to_json(description: Description) -> dict[str, Any]:
+    return {"format": FORMAT} | json.loads(json.dumps(asdict(description)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Parser:
+    path: Path
+
+    def error(self, field: str, expected: str, found: object) -> DataError:
+        return DataError(f"expected {expected}, found {found!r}. Where: {self.path}: {field or 'the document'}")
+
+    def mapping(self, value: object, field: str) -> Mapping[str, Any]:
+        if not isinstance(value, dict):
+            raise self.error(field, "an object", value)
+        return value
+
+    def text(self, value: object, field: str) -> str:
+        if not isinstance(value, str):
+            raise self.error(field, "a string", value)
+        return value
+
+    def texts(self, value: object, field: str) -> tuple[str, ...]:
+        if not isinstance(value, list):
+            raise self.error(field, "a list", value)
+        return tuple(self.text(item, f"{field}[{i}]") for i, item in enumerate(value))
+
+    def feed(self, value: object, field: str) -> Feed:
+        found = self.mapping(value, field)
+
+        def optional(name: str) -> str | None:
+            return None if found.get(name) is None else self.text(found[name], f"{field}.{name}")
+
+        return Feed(
+            dataset=self.text(found.get("dataset"), f"{field}.dataset"),
+            folder=self.text(found.get("folder"), f"{field}.folder"),
+            relative_folder=self.text(found.get("relative_folder"), f"{field}.relative_folder"),
+            recipe=self.texts(found.get("recipe"), f"{field}.recipe"),
+            spec=self.spec(found.get("spec"), f"{field}.spec"),
+            spec_digest=self.text(found.get("spec_digest"), f"{field}.spec_digest"),
+            features=self.texts(found.get("features"), f"{field}.features"),
+            label=optional("label"),
+            weight=optional("weight"),
+        )
+
+    def spec(self, value: object, field: str) -> Spec:
+        found = self.mapping(value, field)
+        known = {item.name: item.type for item in fields(Spec)}
+        for name, type_ in known.items():
+            number = found.get(name)
+            if type_ == "int" and (not isinstance(number, int) or isinstance(number, bool)):
+                raise self.error(f"{field}.{name}", "an integer", number)
+            if type_ != "int":
+                self.text(number, f"{field}.{name}")
+        for name, choices in {"remainder": ("keep", "drop"), "shuffle": ("global", "none")}.items():
+            if found[name] not in choices:
+                raise self.error(f"{field}.{name}", " or ".join(map(repr, choices)), found[name])
+        if unknown := sorted(set(found) - set(known)):
+            raise self.error(field, f"only {', '.join(known)}", ", ".join(unknown))
+        try:
+            return Spec(**found)
+        except TfstreamError as error:
+            raise DataError(f"{error}. Where: {self.path}: {field}") from error
+
+
+def subset_of(feed: Feed, whole: Subset) -> Subset:
+    """The subset of a feed, made again from the whole data set.
+
+    Raises:
+        DataError: if the data set is another one, or its conditions keep other rows today.
+    """
+    if whole.catalog.digest != feed.dataset:
+        raise DataError(
+            f"the run was trained on the data set {feed.dataset}, but {whole.catalog.folder} holds "
+            f"{whole.catalog.digest}; give the folder of the former"
+        )
+    subset = whole
+    for condition in feed.recipe:
+        subset = subset.where(condition)
+    if subset.digest != feed.spec.subset:
+        raise DataError(
+            f"the conditions {list(feed.recipe)} keep the rows {subset.digest} of {whole.catalog.folder}, but "
+            f"the run was trained on {feed.spec.subset}; this tfstream may read conditions in another way"
+        )
+    return subset
