@@ -93,6 +93,10 @@ def _run(options: argparse.Namespace, console: Console) -> int:
     folder = options.folder.resolve() / f"rows-{workload.rows}-seed-{SEED}"
     base = Task(action="prepare", contender="source", folder=folder, workload=workload)
     chosen = {job: _chosen(job, workload, options.contenders) for job in options.jobs}
+    chosen = {job: entries for job, entries in chosen.items() if entries}
+    if not chosen:
+        console.print(f"no contender of {', '.join(options.jobs)} is named so")
+        return 2
     names = tuple(entry.name for entries in chosen.values() for entry in entries)
     where = report.machine()
     report.show_conditions(console, workload, where)

@@ -58,7 +58,7 @@ def run(task: Task) -> dict[str, Any]:
 
 def _converter(name: str) -> Converter:
     if name == "tfstream-convert":
-        convert = importlib.import_module("benchmarks.tfstream_cases").convert
+        convert = importlib.import_module("benchmarks.tfstream_cases").converter()
         return Converter(convert=convert, findings=_shard_findings)
     if name == "pyarrow-hive":
         return Converter(convert=_write_hive, findings=_hive_findings)

@@ -9,7 +9,7 @@ from benchmarks import data
 from benchmarks.workload import SEED, Task
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from benchmarks.contenders import Contender
@@ -17,12 +17,20 @@ if TYPE_CHECKING:
 
 def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001
     """Convert the source."""
-    convert(task.source, place)
+    converter()(task.source, place)
 
 
-def convert(source: Path, place: Path) -> None:
-    """Convert the Parquet files of `source` into shards grouped by month and day."""
-    tfstream.convert(str(source / "*.parquet"), str(place), group_by=["month", "day"])
+def converter() -> Callable[[Path, Path], object]:
+    """A function that converts the Parquet files of a folder into shards by month and day.
+
+    tfstream loads its parts when they are first named: here, and not on the time of the conversion.
+    """
+    convert = tfstream.convert
+
+    def by_day(source: Path, place: Path) -> object:
+        return convert(str(source / "*.parquet"), str(place), group_by=["month", "day"])
+
+    return by_day
 
 
 def open_stream(place: Path, task: Task, *, packed: bool, with_id: bool) -> tfstream.Stream:

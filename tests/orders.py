@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tfstream.order import NUMPY, Spec, Window, epoch_of, window_of
 
 
-def spec_of(kept: np.ndarray, **changes: Any) -> Spec:
+def spec_of(kept: np.ndarray, **changes: object) -> Spec:
     """A spec for blocks that keep these rows, with some numbers of one's own."""
     numbers: dict[str, Any] = {
         "subset": "a" * 64,
@@ -33,7 +33,7 @@ def windows_of(spec: Spec, kept: np.ndarray, epoch: int) -> Iterator[Window]:
 
 
 def batches_of(kept: np.ndarray, window: Window) -> list[np.ndarray]:
-    """The batches of a window: rows of the subset, counted over the kept rows in the order of the manifest."""
+    """The batches of a window, as rows of the subset: its kept rows are counted from 0."""
     starts = np.cumsum(kept) - kept
     read = np.concatenate([starts[block] + np.arange(kept[block]) for block in window.blocks])
     return list(read[window.picks])
@@ -50,7 +50,7 @@ EPOCHS = st.integers(0, 2**40)
 
 @st.composite
 def specs(draw: st.DrawFn) -> tuple[Spec, np.ndarray]:
-    """Any order of a few rows: blocks of one row and of many, batches below and above a block, short windows."""
+    """Any order of a few rows: batches below and above a block, windows of a step and of all."""
     kept = np.array(draw(st.lists(st.integers(1, 60), min_size=1, max_size=30)), np.int64)
     stretches = draw(st.integers(1, 8))
     batch_size = stretches * draw(st.integers(1, 12))

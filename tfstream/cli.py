@@ -33,7 +33,7 @@ from tfstream.lineage import description
 if TYPE_CHECKING:
     from tfstream.conversion.convert import Progress as Report
 
-_SHOWN_GROUPS = 6
+_SHOWN_GROUPS, _SHOWN_SOURCES = 6, 3
 
 app = typer.Typer(
     help="Tables too large for memory, streamed to Keras, every step traceable to its source rows.",
@@ -42,11 +42,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Folder = Annotated[Path, typer.Argument(help="Folder of the data set.")]
+Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the data set.")]
 ShardsFolder = Annotated[
-    Path | None, typer.Option("--shards", help="Folder of the run's data set, if it has moved since.")
+    Path | None,
+    typer.Option("--shards", help="Folder of the run's data set, if it has moved since."),
 ]
-RunFolder = Annotated[Path, typer.Argument(help="Folder of the run, as given to LineageCallback.")]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder of the run, as given to LineageCallback.")
+]
 
 
 class Format(str, Enum):
@@ -56,6 +59,9 @@ class Format(str, Enum):
     csv = "csv"
     json = "json"
     parquet = "parquet"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print the table.")]
 
 
 class Screen:
@@ -76,12 +82,17 @@ class Screen:
 
     @contextmanager
     def progress(self) -> Iterator[Report]:
-        """A function to call with (stage, done, total): bars on a terminal, else a line a finished stage."""
+        """A function to call with (stage, done, total): bars on a terminal, else a line a stage."""
         if not self.interactive:
             yield self._line
             return
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        with Progress(*columns, console=self._console) as bars:
+        with Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            console=self._console,
+        ) as bars:
             tasks = {}
 
             def advance(stage: str, done: int, total: int) -> None:
@@ -103,9 +114,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments without the program's name; those of the process if None.
 
     Returns:
-        0, or 1 where `verify` has findings, or the exit code of the error's class (see `tfstream.errors`).
+        0, or 1 where `verify` has findings, or the exit code of the error's class: see
+        `tfstream.errors`.
     """
-    # TensorFlow reads it once, when it loads: below 3 it tells every user about plugins that they never asked for.
+    # TensorFlow reads it when it loads; below 3 it tells of plugins that nobody asked for.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         app(args=None if argv is None else list(argv), prog_name="tfstream")
@@ -119,11 +131,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @app.command()
 def convert(
-    sources: Annotated[list[str], typer.Argument(help="Parquet or CSV: files, globs or folders.")],
-    out: Annotated[Path, typer.Argument(help="Folder of the data set, new or empty.")],
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE...", help="Parquet or CSV: files, globs or folders."),
+    ],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Folder of the data set, new or empty.")
+    ],
     group_by: Annotated[
         list[str],
-        typer.Option(help="Column, or a part of a timestamp such as \"month(ts, 'Europe/Paris')\"; once a key."),
+        typer.Option(
+            metavar="EXPR",
+            help="Column, or a part of a timestamp: \"month(ts, 'Europe/Paris')\"; once a key.",
+        ),
     ],
     scheduler: Annotated[
         str | None,
@@ -151,7 +171,8 @@ def inspect(out: Folder) -> None:
     screen.say(f"data set  {out}")
     screen.say(f"digest    {catalog.digest}")
     screen.say(f"rows      {catalog.rows:,}, {_sizes(catalog)}")
-    screen.say(f"sources   {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}")
+    more = f" and {len(names) - _SHOWN_SOURCES} more" if len(names) > _SHOWN_SOURCES else ""
+    screen.say(f"sources   {', '.join(names[:_SHOWN_SOURCES])}{more}")
     screen.say(f"          in {catalog.manifest.root}")
     screen.say("")
     for line in _aligned(_column_table(catalog)):
@@ -166,10 +187,13 @@ def inspect(out: Folder) -> None:
 
 @app.command()
 def verify(
-    folder: Annotated[Path, typer.Argument(metavar="OUT|RUN", help="Folder of a data set or of a run.")],
+    folder: Annotated[
+        Path, typer.Argument(metavar="OUT|RUN", help="Folder of a data set or of a run.")
+    ],
     *,
     deep: Annotated[
-        bool, typer.Option("--deep", help="For a run: read the labels of every step again from the shards.")
+        bool,
+        typer.Option("--deep", help="For a run: read every step's labels again from the shards."),
     ] = False,
     shards: ShardsFolder = None,
 ) -> None:
@@ -189,26 +213,29 @@ def verify(
 def trace(
     run: RunFolder,
     step: Annotated[int, typer.Option(help="Step, counted from 0 over the whole run.")],
-    format: Annotated[Format, typer.Option(help="How to print the rows.")] = Format.table,  # noqa: A002 - the option's name
+    form: FormatOption = Format.table,
     shards: ShardsFolder = None,
 ) -> None:
     """Print the rows of a step, back to their sources."""
     from tfstream.lineage.run import open_run
 
-    _print_table(open_run(run, shards=shards).rows(step=step), format)
+    _print_table(open_run(run, shards=shards).rows(step=step), form)
 
 
 @app.command()
-def find(
+def find(  # noqa: PLR0913, PLR0917 - one parameter an option
     run: RunFolder,
     source: Annotated[str | None, typer.Option(help="Source file, or the end of its path.")] = None,
     row: Annotated[int | None, typer.Option(help="Row of the source, 0 for the first.")] = None,
-    row_id: Annotated[int | None, typer.Option(help="Row id, in place of --source and --row.")] = None,
-    format: Annotated[Format, typer.Option(help="How to print the steps.")] = Format.table,  # noqa: A002 - the option's name
+    row_id: Annotated[
+        int | None, typer.Option(help="Row id, in place of --source and --row.")
+    ] = None,
+    form: FormatOption = Format.table,
     shards: ShardsFolder = None,
 ) -> None:
     """Print the steps that saw a row."""
-    if (source is None, row is None) not in {(row_id is not None,) * 2}:
+    by_id = row_id is not None
+    if (source is None) is not by_id or (row is None) is not by_id:
         raise UsageError("find needs --source FILE and --row ROW, or --row-id ID alone")
     from tfstream.lineage.run import open_run
 
@@ -217,15 +244,17 @@ def find(
         steps = opened.steps_of(row_ids=[row_id])
     else:
         steps = opened.steps_of(source=source, source_row=row)
-    if not steps.num_rows and format is Format.table:
+    if not steps.num_rows and form is Format.table:
         Screen().say("no step saw this row")
         return
-    _print_table(steps, format)
+    _print_table(steps, form)
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder for everything that the demo writes.")] = Path("tfstream-demo"),
+    out: Annotated[Path, typer.Option(help="Folder for everything that the demo writes.")] = Path(
+        "tfstream-demo"
+    ),
 ) -> None:
     """Convert, train on and trace 336,776 real flights, in about a minute."""
     from tfstream.demo import run_demo
@@ -258,7 +287,8 @@ def _findings(folder: Path, *, deep: bool, shards: Path | None) -> Iterator[Find
         yield from check_dataset(open_catalog(folder))
     else:
         raise UsageError(
-            f"there is nothing to verify in {folder}: it has neither {MANIFEST} (a data set) nor {description.NAME} (a run)"
+            f"there is nothing to verify in {folder}: it has neither {MANIFEST} (a data set) "
+            f"nor {description.NAME} (a run)"
         )
 
 
@@ -280,23 +310,36 @@ def _column_table(catalog: Catalog) -> list[list[str]]:
     for column in catalog.schema.columns:
         values = statistics[column.name]
         numbers = ["", "", ""]
-        if not column.is_text and values.valid:
-            numbers = [f"{number:.6g}" for number in (values.min, values.max, values.mean)]
+        if not column.is_text:
+            numbers = [
+                "" if number is None else _number(number, column.arrow)
+                for number in (values.min, values.max, values.mean)
+            ]
         kinds = f"{len(catalog.vocabularies[column.name]):,} kinds" if column.coded else ""
         lines.append([column.name, column.type, f"{values.nulls:,}", kinds, *numbers])
     return lines
 
 
-def _print_table(table: pa.Table, format_: Format) -> None:
-    if format_ is Format.table:
+def _number(value: float, type_: pa.DataType) -> str:
+    """A statistic for people: a date or a time where the column holds such, timestamps in UTC."""
+    if not pa.types.is_temporal(type_) or pa.types.is_duration(type_):
+        return f"{value:.6g}"
+    bare = pa.timestamp(type_.unit) if pa.types.is_timestamp(type_) else type_
+    return str(
+        pa.array([round(value)]).cast(f"int{type_.bit_width}").view(bare).cast(pa.string())[0]
+    )
+
+
+def _print_table(table: pa.Table, form: Format) -> None:
+    if form is Format.table:
         for line in _aligned(_cells(table)):
             print(line)
         return
-    if format_ is Format.json:
+    if form is Format.json:
         print(json.dumps(table.to_pylist(), indent=1, default=str, ensure_ascii=False))
         return
     sys.stdout.flush()
-    write = pcsv.write_csv if format_ is Format.csv else pq.write_table
+    write = pcsv.write_csv if form is Format.csv else pq.write_table
     buffer = pa.BufferOutputStream()
     write(table, buffer)
     sys.stdout.buffer.write(buffer.getvalue())
@@ -318,7 +361,9 @@ def _text(value: object) -> str:
 def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     for cells in lines:
-        yield "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
+        yield "  ".join(
+            cell.ljust(width) for cell, width in zip(cells, widths, strict=True)
+        ).rstrip()
 
 
 if __name__ == "__main__":

@@ -33,13 +33,13 @@ FEATURES = (
     "origin",
     "dest",
 )
-"""What is known before departure. The month is not among them: the months of validation never occur in training."""
+"""What is known before departure. Not the month: those of validation never occur in training."""
 
 LABEL = "arr_delay > 15"
 TRAIN, VALIDATION = "month < 11", "month >= 11"
 BATCH_SIZE, EPOCHS, SEED = 1024, 3, 7
 SHOWN_ROWS = 4
-SHOWN_COLUMNS = ("month", "day", "carrier", "flight", "origin", "dest", "sched_dep_time", "arr_delay")
+SHOWN_COLUMNS = ("month", "day", "carrier", "flight", "origin", "dest", "hour", "arr_delay")
 NOTE = "README.txt"
 _NOTE_TEXT = (
     "Made by `tfstream demo`, which may replace it. You may delete it.\n\n"
@@ -106,30 +106,40 @@ def run_demo(out: Path, *, screen: Screen, command: str) -> None:
     )
     screen.say(f"2 convert   {sizes}")
 
-    screen.say(f"3 train     label {LABEL}; January to October, validated on November and December")
+    screen.say(
+        f"3 train     on January to October, validated on November and December; label {LABEL}"
+    )
     stream, auc, train_s = train(shards, run_folder, verbose=1 if screen.interactive else 2)
-    epoch_rows = stream.spec.rows
+    rows_per_epoch = stream.spec.rows
 
     run = tfstream.open_run(run_folder)
     step = stream.steps_per_epoch + stream.steps_per_epoch // 2
     rows = run.rows(step=step)
-    screen.say(f"4 trace     step {step} had {rows.num_rows:,} rows; {SHOWN_ROWS} of them, as the shards hold them")
-    screen.say("            and as the source file has them:")
+    screen.say(
+        f"4 trace     step {step} had {rows.num_rows:,} rows; {SHOWN_ROWS} of them, "
+        "from the shards and from the source file:"
+    )
     for line in compare(rows, shards, source):
         screen.say(f"            {line}")
     seen = rows.slice(0, 1).to_pylist()[0]
     steps = run.steps_of(source=seen["source"], source_row=seen["source_row"])["step"].to_pylist()
-    screen.say(f"  find      row {seen['source_row']} of {seen['source']} was seen by the steps {steps}")
+    screen.say(
+        f"  find      row {seen['source_row']} of {seen['source']} was seen by "
+        f"the steps {', '.join(map(str, steps))}"
+    )
 
     findings = run.verify()
     if findings:
-        raise DataError(f"the run has {len(findings)} findings; the first: {findings[0]}. Where: {run_folder}")
+        raise DataError(
+            f"the run has {len(findings)} findings; the first: {findings[0]}. Where: {run_folder}"
+        )
     screen.say(f"5 verify    {run.steps.num_rows:,} steps proven, no finding")
 
     summary = {
         "data": sizes,
         "conversion": f"{convert_s:.1f} s, {shards.rows / convert_s:,.0f} rows/s",
-        "training": f"{epoch_rows:,} rows an epoch, {EPOCHS} epochs; the fastest {epoch_rows / train_s:,.0f} rows/s",
+        "training": f"{EPOCHS} epochs of {rows_per_epoch:,} rows; "
+        f"the fastest epoch {rows_per_epoch / train_s:,.0f} rows/s",
         "validation": f"AUC {auc:.3f}",
         "everything": f"lies in {out.resolve()}",
         "try next": f"{command} inspect {folder}",
@@ -142,7 +152,9 @@ def run_demo(out: Path, *, screen: Screen, command: str) -> None:
 
 
 def flights_archive() -> Path:
-    """The zipped flights of the installed package, found without importing it: it needs pkg_resources.
+    """The zipped flights of the installed package.
+
+    It is found without being imported, for it needs pkg_resources, which is no longer there.
 
     Raises:
         UsageError: if the package is not installed.
@@ -175,13 +187,18 @@ def prepare(out: Path, archive: Path) -> tuple[Path, Path, Path]:
     storage.publish(note, _NOTE_TEXT.encode())
     for earlier in (folder, run_folder):
         shutil.rmtree(earlier, ignore_errors=True)
-    with zipfile.ZipFile(archive) as zipped, storage.publishing(source) as file:
-        with zipped.open("flights.csv") as flights:
-            shutil.copyfileobj(flights, file)
+    with (
+        zipfile.ZipFile(archive) as zipped,
+        zipped.open("flights.csv") as flights,
+        storage.publishing(source) as file,
+    ):
+        shutil.copyfileobj(flights, file)
     return source, folder, run_folder
 
 
-def train(shards: tfstream.Shards, run_folder: Path, *, verbose: int) -> tuple[tfstream.Stream, float, float]:
+def train(
+    shards: tfstream.Shards, run_folder: Path, *, verbose: int
+) -> tuple[tfstream.Stream, float, float]:
     """Fit a small classifier with the lineage callback.
 
     Returns:
@@ -237,14 +254,15 @@ def compare(rows: pa.Table, shards: tfstream.Shards, source: Path) -> Iterator[s
     traced = rows.to_pylist()
     stored = shards.take(rows["row_id"].to_numpy()).to_pylist()
     wanted = read_source(source, [row["source_row"] for row in traced])
-    layout = "{:<22}{:<8}" + "{:<8}" * (len(SHOWN_COLUMNS) - 2) + "{:<16}{}"
+    layout = "{:<20}{:<8}" + "{:<8}" * len(SHOWN_COLUMNS)
     yield layout.format("source row", "", *SHOWN_COLUMNS).rstrip()
     for place, (row, values) in enumerate(zip(traced, stored, strict=True)):
         original = wanted[row["source_row"]]
         for name, value in values.items():
             if as_text(value) != original[name]:
                 raise DataError(
-                    f"expected {original[name]!r} as in the source, the shards have {as_text(value)!r}. "
+                    f"expected {original[name]!r} as in the source, "
+                    f"the shards have {as_text(value)!r}. "
                     f"Where: {row['source']} row {row['source_row']}, column {name!r}"
                 )
         if place < SHOWN_ROWS:
@@ -255,7 +273,10 @@ def compare(rows: pa.Table, shards: tfstream.Shards, source: Path) -> Iterator[s
 
 
 def read_source(path: Path, rows: Sequence[int]) -> Mapping[int, Mapping[str, str]]:
-    """Rows of a CSV file by their number, 0 for the first below the header, read by Python's own csv."""
+    """Rows of a CSV file by their number, 0 for the first below the header.
+
+    They are read by Python's own csv module, so that the comparison owes nothing to the conversion.
+    """
     wanted = set(rows)
     with path.open(newline="", encoding="utf-8") as file:
         return {i: row for i, row in enumerate(csv.DictReader(file)) if i in wanted}

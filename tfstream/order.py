@@ -81,6 +81,9 @@ class Arrays(Protocol):
     def sum(self, values: Array) -> Array:
         """The sum of all values."""
 
+    def row_sums(self, values: Array) -> Array:
+        """The sum of each row of a matrix."""
+
     def cumsum(self, values: Array) -> Array:
         """Running sums of a vector."""
 
@@ -129,6 +132,9 @@ class NumpyArrays:
 
     def sum(self, values: Array) -> Array:
         return np.sum(values)
+
+    def row_sums(self, values: Array) -> Array:
+        return np.sum(values, axis=1, dtype=values.dtype)
 
     def cumsum(self, values: Array) -> Array:
         return np.cumsum(values)

@@ -27,8 +27,13 @@ def local_path(path: str | os.PathLike[str]) -> Path:
 
 
 @contextmanager
-def publishing(path: Path) -> Iterator[IO[bytes]]:
+def publishing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     """A draft beside `path`, open for writing, that takes its place when all went well.
+
+    Args:
+        path: the final name; its folders are made.
+        durable: whether the bytes are on the disk before the name is. Where one file makes many
+            count, `flush_all` before that one does it for all of them at once.
 
     Raises:
         StorageError: if it cannot be written; what was at `path` stays.
@@ -40,7 +45,8 @@ def publishing(path: Path) -> Iterator[IO[bytes]]:
             try:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    os.fsync(file.fileno())
                 draft.replace(path)
             finally:
                 draft.unlink(missing_ok=True)
@@ -56,6 +62,11 @@ def publish(path: Path, data: bytes) -> None:
     """
     with publishing(path) as file:
         file.write(data)
+
+
+def flush_all() -> None:
+    """Wait until everything that was published is on the disk."""
+    os.sync()
 
 
 def read(path: Path) -> bytes:

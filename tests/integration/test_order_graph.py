@@ -1,4 +1,4 @@
-"""numpy's order is the graph's: the plan that a person asks for is the one that the pipeline follows."""
+"""The order of numpy is the graph's: the pipeline follows the plan that a person asks for."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def assert_equal(left: Window, right: Window) -> None:
 def test_the_order_of_the_graph_is_that_of_numpy(
     kept: np.ndarray, changes: dict[str, object]
 ) -> None:
-    """Every window of two far epochs, epoch and window being int64 tensors of one traced function."""
+    """Every window of two far epochs; both are int64 tensors of a function traced once."""
     spec = spec_of(kept, **changes)
     graph = graph_of(spec)
     for epoch in (0, 2**40 + 1):
@@ -60,7 +60,7 @@ def test_the_order_of_any_graph_is_that_of_numpy(case: tuple[Spec, np.ndarray], 
 
 
 def test_the_order_of_more_than_32_bits_of_rows_is_that_of_numpy() -> None:
-    """Places beyond 2^32 do not wrap in the graph: first, middle and last window, and the tail."""
+    """Places beyond 2^32 do not wrap: the first, a middle and the last window, and the tail."""
     kept = np.full(1_100_000, 4096, np.int64)
     kept[-1] = 17
     spec = spec_of(kept, batch_size=1024, stretches=8, window_steps=64)

@@ -15,10 +15,11 @@ GROUP_BLOCKS = np.array([499] * 21 + [480], np.int64)
 def quality(spec: Spec, kept: np.ndarray, groups: np.ndarray, epoch: int) -> float:
     """The shuffle's quality over the full batches of an epoch; 1 is that of uniform draws.
 
-    A group effect is one independent value a group, of mean 0 and variance 1. A batch with a share b of its rows in
-    group g, of which the whole has a share w, is then off by sum((b - w) · effect), of variance sum((b - w)²). Under
-    uniform draws of B of N rows without replacement the expectation of that is sum(w (1 - w)) / B · (N - B) / (N - 1).
-    The quality is the square root of the ratio: exact, without drawing effects.
+    A group effect is one independent value a group, of mean 0 and variance 1. A batch with a share
+    b of its rows in a group that has a share w of all rows is then off by sum((b - w) · effect), of
+    variance sum((b - w)²). Under uniform draws of B of N rows without replacement the expectation
+    of that is sum(w (1 - w)) / B · (N - B) / (N - 1). The quality is the square root of the ratio:
+    exact, without drawing effects.
 
     Args:
         spec: the order's numbers.
@@ -51,7 +52,7 @@ def test_the_quality_of_whole_epochs_in_a_window_is_one() -> None:
 
 
 def test_the_quality_of_the_manifest_is_the_worst() -> None:
-    """In the manifest's order a batch is one group: the variance of a single draw, times its finite correction."""
+    """In the manifest's order a batch is one group: as if a single row had been drawn."""
     kept = np.full(200, 500, np.int64)
     spec = spec_of(kept, batch_size=500, shuffle="none", stretches=1)
     worst = np.sqrt(500 * (spec.rows - 1) / (spec.rows - 500))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tfstream.errors import UsageError
 from tfstream.format.subset import Subset
-from tfstream.lineage.places import Places, windows_of
+from tfstream.format.places import Places, windows_of
 from tfstream.order import Spec
 
 
@@ -23,8 +23,7 @@ def places(draw: st.DrawFn) -> tuple[Subset, Spec, Places]:
         block_rows=rows, block_first=np.cumsum(rows) - rows, digest="d", rows=int(rows.sum())
     )
     keep = [
-        np.array(draw(st.lists(st.booleans(), min_size=n, max_size=n)), bool)
-        for n in rows.tolist()
+        np.array(draw(st.lists(st.booleans(), min_size=n, max_size=n)), bool) for n in rows.tolist()
     ]
     if not any(mask.any() for mask in keep):
         keep[0][0] = True
@@ -85,14 +84,18 @@ def test_a_dropped_remainder_has_no_step(case: tuple[Subset, Spec, Places], epoc
     subset, spec, _ = case
     if spec.full_steps == 0:
         return
-    dropping = Spec(**{name: getattr(spec, name) for name in spec.__slots__} | {"remainder": "drop"})
+    dropping = Spec(
+        **{name: getattr(spec, name) for name in spec.__slots__} | {"remainder": "drop"}
+    )
     steps = Places(subset, dropping).steps_of(epoch, np.arange(subset.catalog.rows))
     assert (steps >= 0).sum() == spec.full_steps * spec.batch_size
 
 
 def test_a_spec_of_another_subset_is_refused() -> None:
     """The rows of a step are never computed from the wrong subset."""
-    catalog = SimpleNamespace(block_rows=np.array([4]), block_first=np.array([0]), digest="d", rows=4)
+    catalog = SimpleNamespace(
+        block_rows=np.array([4]), block_first=np.array([0]), digest="d", rows=4
+    )
     spec = Spec(
         subset="other", rows=4, blocks=1, batch_size=2, remainder="keep", shuffle="global", window_steps=1,
         stretches=1, seed=0,

@@ -30,7 +30,9 @@ class Produced:
         return np.full(self.steps, self.generation, np.uint64)
 
 
-ENTRIES = st.lists(st.builds(Produced, st.integers(1, 4), st.integers(0, 30), st.integers(1, 12)), max_size=8)
+ENTRIES = st.lists(
+    st.builds(Produced, st.integers(1, 4), st.integers(0, 30), st.integers(1, 12)), max_size=8
+)
 
 
 @given(ENTRIES, st.integers(0, 20), st.integers(0, 25))
@@ -47,8 +49,12 @@ def test_each_consumed_step_is_matched_with_the_newest_entry(
     }
     assert found == list(newest)
     assert [int(g) for piece in pieces for g in piece.label_fingerprints] == list(newest.values())
-    assert [piece.generation for piece in pieces for _ in piece.row_fingerprints] == list(newest.values())
-    assert [range(p.first_step, p.stop)[0] for p in pieces] == [int(p.row_fingerprints[0]) for p in pieces]
+    assert [piece.generation for piece in pieces for _ in piece.row_fingerprints] == list(
+        newest.values()
+    )
+    assert [range(p.first_step, p.stop)[0] for p in pieces] == [
+        int(p.row_fingerprints[0]) for p in pieces
+    ]
 
 
 @given(st.integers(0, 10_000), st.integers(1, 50), st.integers(1, 100))

@@ -1,17 +1,20 @@
 """How far permutations are from uniform ones, in standard errors.
 
-Three tables are counted for every permutation p of [0, n), with positions and values in up to `BINS` near-equal bins:
+Three tables are counted for every permutation p of [0, n), with positions and values in up to
+`BINS` near-equal bins:
 
 - *places*: positions i by the bins of i and p(i);
 - *pairs* at a lag: disjoint pairs of positions (i, i + lag) by the bins of p(i) and p(i + lag);
 - *differences* at a lag: the same pairs by the bin of (p(i + lag) - p(i)) mod n, which is never 0.
 
-Under uniform permutations mean and variance of each cell are known exactly (drawing two or four values without
-replacement), for any n. A table deviates in two ways, and both are measured over the permutations:
+Under uniform permutations mean and variance of each cell are known exactly (drawing two or four
+values without replacement), for any n. A table deviates in two ways, and both are measured over the
+permutations:
 
 - its *mean*: a cell is fuller than it should be, over all permutations together;
-- its *spread*: chi-square within each permutation is larger than it should be (each permutation has cells of its own
-  that are too full) or smaller (the permutations are too even), though the mean may be right.
+- its *spread*: chi-square within each permutation is larger than it should be (each permutation has
+  cells of its own that are too full) or smaller (the permutations are too even), though the mean
+  may be right.
 """
 
 from collections.abc import Iterable
@@ -33,7 +36,7 @@ class Cells:
     variance: np.ndarray
 
     def deviations(self, counts: np.ndarray) -> tuple[float, float]:
-        """Of counts (permutations, cells): the largest of the means, and the spread's, in standard errors."""
+        """The largest of the means, and the spread's, of counts (permutations, cells)."""
         size = len(counts)
         free = self.variance > 0
         errors = (counts.mean(0) - self.mean)[free] / np.sqrt(self.variance[free] / size)
@@ -52,7 +55,7 @@ def _bins(n: int, most: int) -> np.ndarray:
 
 
 def _falling(n: int, factors: int) -> float:
-    """n (n - 1) ..., at least 1, since what it divides is then 0."""
+    """The product n (n - 1) …; 1 where that is 0, since what it divides is then 0 too."""
     return max(1.0, float(np.prod([float(n - i) for i in range(factors)])))
 
 
@@ -81,8 +84,8 @@ def _difference_cells(n: int, pairs: int) -> Cells:
     bins = _bins(n - 1, DIFFERENCES)
     width = np.bincount(bins)
     mirrored = np.bincount(bins[bins == bins[::-1]], minlength=len(width))
-    # Values a, a + d, b, b + e mod n are distinct for n - 4 of the n values of b; for one more where d = e, and for
-    # one more where d = -e.
+    # Values a, a + d, b, b + e mod n are distinct for n - 4 of the n values of b; for one more
+    # where d = e, and for one more where d = -e.
     four = n * (width**2 * (n - 4) + width + mirrored) / _falling(n, 4)
     return _from_draws(pairs, width / (n - 1), four)
 
@@ -106,15 +109,16 @@ def deviations(chunks: Iterable[np.ndarray], n: int) -> dict[str, float]:
         n: at least 3.
 
     Returns:
-        By name of the deviation, its absolute value in standard errors: close to that of a standard normal variable
-        (the mean's: to the largest of as many as there are cells).
+        By name of the deviation, its absolute value in standard errors: close to that of a standard
+        normal variable (the mean's: to the largest of as many as there are cells).
     """
     values = _bins(n, BINS)
     bins = int(values[-1]) + 1
     differences = np.concatenate([[0], _bins(n - 1, DIFFERENCES)])
     cells = {"places": _place_cells(n)}
     counts: dict[str, list[np.ndarray]] = {}
-    for permutations in chunks:
+    for chunk in chunks:
+        permutations = chunk.astype(np.int64)
         binned = values[permutations]
         counts.setdefault("places", []).append(_count(values * bins + binned, bins**2))
         for lag in lags(n):
@@ -123,8 +127,9 @@ def deviations(chunks: Iterable[np.ndarray], n: int) -> dict[str, float]:
             shape = (len(permutations), -1, 2, lag)
             left, right = np.moveaxis(binned[:, :whole].reshape(shape), 2, 0)
             paired = (left * bins + right).reshape(len(permutations), -1)
-            low, high = np.moveaxis(permutations[:, :whole].astype(np.int64).reshape(shape), 2, 0)
-            apart = differences[(high - low) % n].reshape(len(permutations), -1)
+            low, high = np.moveaxis(permutations[:, :whole].reshape(shape), 2, 0)
+            # A negative index counts from the end, as a difference mod n does.
+            apart = differences[high - low].reshape(len(permutations), -1)
             for name, table, expected in (
                 (f"first pair at lag {lag}", _count(paired[:, :1], bins**2), _pair_cells(n, 1)),
                 (f"pairs at lag {lag}", _count(paired, bins**2), _pair_cells(n, whole // 2)),

@@ -128,5 +128,7 @@ def test_a_public_name_is_no_module_s_name() -> None:
 def test_importing_loads_nothing_heavy(module: str, heavy: str) -> None:
     """So that `tfstream --help` is quick and a Dask worker stays small."""
     code = f"import sys, {module}\nprint(*sorted(set('{heavy}'.split()) & set(sys.modules)))"
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    found = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False
+    )
     assert (found.returncode, found.stdout.strip(), found.stderr) == (0, "", "")

@@ -59,9 +59,15 @@ def test_a_log_reads_back_as_it_was_written(tmp_path: Path) -> None:
     writer.close()
     found = log.read(path)
     assert found.attempt == ATTEMPT
-    assert [(p.first_step, p.stop, p.generation) for p in found.pieces] == [(40, 45, 1), (45, 46, 2), (46, 48, 2)]
+    assert [(p.first_step, p.stop, p.generation) for p in found.pieces] == [
+        (40, 45, 1),
+        (45, 46, 2),
+        (46, 48, 2),
+    ]
     np.testing.assert_array_equal(found.pieces[0].row_fingerprints, piece(40, 5).row_fingerprints)
-    np.testing.assert_array_equal(found.pieces[2].label_fingerprints, piece(46, 2).label_fingerprints)
+    np.testing.assert_array_equal(
+        found.pieces[2].label_fingerprints, piece(46, 2).label_fingerprints
+    )
     assert [(w.epoch, w.window, w.shards.tolist()) for w in found.windows] == [
         (w.epoch, w.window, w.shards.tolist()) for w in windows
     ]
@@ -76,7 +82,9 @@ def test_a_step_takes_at_most_24_bytes(tmp_path: Path) -> None:
     writer = log.Writer(path, ATTEMPT)
     begin = path.stat().st_size
     for i in range(16):
-        windows = [log.WindowShards(epoch=0, window=4 * i + j, shards=np.arange(128)) for j in range(4)]
+        windows = [
+            log.WindowShards(epoch=0, window=4 * i + j, shards=np.arange(128)) for j in range(4)
+        ]
         writer.append([piece(40 + 256 * i, 256)], windows)
     writer.close()
     assert (path.stat().st_size - begin) / (16 * 256) <= 24
@@ -119,7 +127,9 @@ def test_the_flushes_after_a_changed_record_are_still_read(tmp_path: Path) -> No
     flip(path, ends[1] - 10)
     found = log.read(path)
     assert [p.first_step for p in found.pieces] == [43, 46]
-    assert str(found.findings[0]).startswith(f"attempt-000.log: byte {ends[0]}: the record at byte 0 has a wrong")
+    assert str(found.findings[0]).startswith(
+        f"attempt-000.log: byte {ends[0]}: the record at byte 0 has a wrong"
+    )
 
 
 def test_what_is_no_log_is_refused(tmp_path: Path) -> None:

@@ -54,7 +54,9 @@ class CsvPartition:
                 file.seek(self.start)
                 data = file.read(self.stop - self.start)
         except OSError as error:
-            raise StorageError(f"cannot read {self.source.path}: {error.strerror or error}") from error
+            raise StorageError(
+                f"cannot read {self.source.path}: {error.strerror or error}"
+            ) from error
         if not data:
             empty = [(name, types.get(name, pa.null())) for name in self.names]
             return pa.schema(empty).empty_table()
@@ -80,14 +82,19 @@ def survey(sources: Sources, partition_bytes: int, infer: Infer) -> Survey:
     Raises:
         DataError: if a file is empty, does not parse, or has other columns than the first.
     """
-    cut = [partition for source in sources.files for partition in _partitions(source, partition_bytes)]
+    cut = [
+        partition for source in sources.files for partition in _partitions(source, partition_bytes)
+    ]
     inferred = infer(cut)
     rows = Counter({source.ordinal: 0 for source in sources.files})
     partitions: list[CsvPartition] = []
     types: dict[str, pa.DataType] = {name: pa.null() for name in cut[0].names}
     for partition, (count, schema) in zip(cut, inferred, strict=True):
         if set(partition.names) != set(types):
-            named = [(p.source, pa.schema([(name, pa.null()) for name in p.names])) for p in (cut[0], partition)]
+            named = [
+                (p.source, pa.schema([(name, pa.null()) for name in p.names]))
+                for p in (cut[0], partition)
+            ]
             refuse_differences(named[0], named[1])
         partitions.append(replace(partition, first_row=rows[partition.source.ordinal]))
         rows[partition.source.ordinal] += count
@@ -133,7 +140,9 @@ def cuts(path: Path, partition_bytes: int) -> list[int]:
 
 def _partitions(source: Source, partition_bytes: int) -> Iterator[CsvPartition]:
     if source.size_bytes == 0:
-        raise DataError(f"{source.path} is empty; a CSV file needs a first line with the names of its columns")
+        raise DataError(
+            f"{source.path} is empty; a CSV file needs a first line with the names of its columns"
+        )
     try:
         places = cuts(source.path, partition_bytes)
     except ValueError as error:
@@ -153,7 +162,9 @@ def _names(source: Source, stop: int) -> tuple[str, ...]:
             pa.BufferReader(header), parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True)
         ).schema
     except pa.ArrowException as error:
-        raise DataError(f"the first line of {source.path} does not name columns: {error}") from error
+        raise DataError(
+            f"the first line of {source.path} does not name columns: {error}"
+        ) from error
     kept_schema(schema, source)
     return tuple(schema.names)
 
@@ -198,5 +209,3 @@ def _careful_cuts(data: mmap.mmap, start: int, partition_bytes: int) -> list[int
 
 def _closed(places: list[int], end: int) -> list[int]:
     return [*places[:-1], end] if len(places) > 1 and places[-1] == end else [*places, end]
-
-

@@ -34,7 +34,9 @@ def check(group_by: Sequence[str], schema: pa.Schema) -> tuple[Key, ...]:
         UsageError: if there is none, one does not parse, names no column, or makes a name that is taken.
     """
     if not group_by:
-        raise UsageError(f"group_by is empty; name at least one of the columns {', '.join(schema.names)}")
+        raise UsageError(
+            f"group_by is empty; name at least one of the columns {', '.join(schema.names)}"
+        )
     keys = tuple(expressions.parse_key(text) for text in group_by)
     for text, key in zip(group_by, keys, strict=True):
         is_column = isinstance(key.value, expressions.Column) and key.value.name == key.name
@@ -44,7 +46,9 @@ def check(group_by: Sequence[str], schema: pa.Schema) -> tuple[Key, ...]:
                 f"group by that column, or write {text!r} AS another name"
             )
         if [other.name for other in keys].count(key.name) > 1:
-            raise UsageError(f"group_by makes the key {key.name!r} twice; write one of them AS another name")
+            raise UsageError(
+                f"group_by makes the key {key.name!r} twice; write one of them AS another name"
+            )
         if key.name in _RESERVED:
             raise UsageError(
                 f"group_by {text!r} makes a key {key.name!r}, a name that the index uses itself; "
@@ -62,7 +66,9 @@ def derive(keys: Sequence[Key], table: pa.Table) -> pa.Table:
     """
     columns = [expressions.evaluate(key.value, table) for key in keys]
     # -0.0 and 0.0 are equal, so they are one group, whichever comes first.
-    plain = [pc.add(c, pa.scalar(0, c.type)) if pa.types.is_floating(c.type) else c for c in columns]
+    plain = [
+        pc.add(c, pa.scalar(0, c.type)) if pa.types.is_floating(c.type) else c for c in columns
+    ]
     return pa.table(plain, names=[key.name for key in keys])
 
 

@@ -34,7 +34,9 @@ class ParquetPartition:
             if self.batch_rows is None:
                 yield _kept(file.read_row_groups(self.row_groups, use_threads=False), schema)
                 return
-            batches = file.iter_batches(self.batch_rows, row_groups=self.row_groups, use_threads=False)
+            batches = file.iter_batches(
+                self.batch_rows, row_groups=self.row_groups, use_threads=False
+            )
             for batch in batches:
                 yield _kept(pa.Table.from_batches([batch]), schema)
 
@@ -58,7 +60,9 @@ def survey(sources: Sources, partition_bytes: int) -> Survey:
         rows.append(int(group_rows.sum()))
         size_bytes += int(group_bytes.sum())
     assert first is not None, "discover() never returns no source"
-    return Survey(schema=first[1], rows=tuple(rows), partitions=tuple(partitions), size_bytes=size_bytes)
+    return Survey(
+        schema=first[1], rows=tuple(rows), partitions=tuple(partitions), size_bytes=size_bytes
+    )
 
 
 def _partitions(
@@ -95,7 +99,9 @@ def _row_groups(schema: pa.Schema, metadata: pq.FileMetaData) -> tuple[np.ndarra
     for i in range(metadata.num_row_groups):
         group = metadata.row_group(i)
         rows.append(group.num_rows)
-        size.append(group.num_rows * width + sum(group.column(j).total_uncompressed_size for j in texts))
+        size.append(
+            group.num_rows * width + sum(group.column(j).total_uncompressed_size for j in texts)
+        )
     return np.array(rows, np.int64), np.array(size, np.int64)
 
 
@@ -109,11 +115,15 @@ def _opened(source: Source, buffer_size: int = 0) -> Iterator[pq.ParquetFile]:
         with pq.ParquetFile(source.path, buffer_size=buffer_size, pre_buffer=False) as file:
             yield file
     except pa.ArrowException as error:
-        raise DataError(f"{source.path} is not a readable Parquet file: {_first_line(error)}") from error
+        raise DataError(
+            f"{source.path} is not a readable Parquet file: {_first_line(error)}"
+        ) from error
     except OSError as error:
         # pyarrow also raises OSError, without a number, for pages that do not decode.
         if error.errno is None:
-            raise DataError(f"{source.path} is not a readable Parquet file: {_first_line(error)}") from error
+            raise DataError(
+                f"{source.path} is not a readable Parquet file: {_first_line(error)}"
+            ) from error
         raise StorageError(f"cannot read {source.path}: {error.strerror}") from error
 
 

@@ -36,7 +36,9 @@ def block_limit(block_rows: int, row_bytes: int) -> int:
     return max(1, min(block_rows, BLOCK_BYTES // max(1, row_bytes)))
 
 
-def plan_shards(rows_per_group: np.ndarray, *, block_rows: int, shard_rows: int) -> tuple[ShardPlan, ...]:
+def plan_shards(
+    rows_per_group: np.ndarray, *, block_rows: int, shard_rows: int
+) -> tuple[ShardPlan, ...]:
     """The shards of a data set.
 
     A group of at least `block_rows` rows has shards of its own, near-equal and of at most `shard_rows` rows.
@@ -54,7 +56,11 @@ def plan_shards(rows_per_group: np.ndarray, *, block_rows: int, shard_rows: int)
         nonlocal first_row
         shards.append(
             ShardPlan(
-                ordinal=len(shards), first_row=first_row, rows=rows, first_group=first_group, groups=groups
+                ordinal=len(shards),
+                first_row=first_row,
+                rows=rows,
+                first_group=first_group,
+                groups=groups,
             )
         )
         first_row += rows

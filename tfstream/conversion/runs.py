@@ -21,7 +21,7 @@ from tfstream.errors import StorageError
 from tfstream.format.expressions import Key
 from tfstream.format.schema import VOCABULARY_SIZE, Column, Schema, storage_dtype
 
-_STRIP_ROWS = 4096
+_STRIP_ROWS = 2048
 """Rows that are turned from columns into rows at once, so that they stay in the cache."""
 _RADIX_KEYS = 1 << 16
 """Keys up to which numpy's stable sort is a radix sort."""
@@ -106,10 +106,12 @@ def opened(path: Path) -> Iterator[pa.RecordBatch]:
         StorageError: if it cannot be read.
     """
     try:
-        with pa.memory_map(str(path)) as file:
-            yield pa.ipc.open_file(file).get_batch(0)
+        file = pa.memory_map(str(path))
+        batch = pa.ipc.open_file(file).get_batch(0)
     except (OSError, pa.ArrowInvalid) as error:
         raise StorageError(f"cannot read the run file {path}: {error}") from error
+    with file:
+        yield batch
 
 
 def column_place(name: str, schema: pa.Schema) -> str:
@@ -145,7 +147,7 @@ def _sorted(
         elif nulls[i]:
             arrays[f"valid/{place}"] = pc.is_valid(table[name]).combine_chunks().take(indices)
     for pack in fixed_schema(schema).packs:
-        matrix = np.take(_matrix(table, pack.columns, pack.dtype), order, axis=0)
+        matrix = _matrix(table, pack.columns, pack.dtype, order)
         arrays[pack.name] = pa.FixedSizeBinaryArray.from_buffers(
             pa.binary(pack.row_bytes), len(order), [None, pa.py_buffer(matrix)]
         )
@@ -154,14 +156,18 @@ def _sorted(
     return _Piece(distinct, counts, nulls, text_bytes), pa.RecordBatch.from_pydict(arrays)
 
 
-def _matrix(table: pa.Table, columns: Sequence[str], dtype: np.dtype[np.generic]) -> np.ndarray:
-    """Columns of one dtype, row-major; null slots are zero."""
-    matrix = np.empty((table.num_rows, len(columns)), dtype)
+def _matrix(
+    table: pa.Table, columns: Sequence[str], dtype: np.dtype[np.generic], order: np.ndarray
+) -> np.ndarray:
+    """Columns of one dtype in this order of the rows, row-major; null slots are zero."""
+    matrix = np.empty((len(order), len(columns)), dtype)
+    strip = np.empty((len(columns), _STRIP_ROWS), dtype)
     views = [_stored(table[name], dtype) for name in columns]
-    for start in range(0, len(matrix), _STRIP_ROWS):
-        strip = matrix[start : start + _STRIP_ROWS]
+    for start in range(0, len(order), _STRIP_ROWS):
+        rows = order[start : start + _STRIP_ROWS]
         for j, values in enumerate(views):
-            strip[:, j] = values[start : start + _STRIP_ROWS]
+            strip[j, : len(rows)] = values.take(rows, mode="clip")
+        matrix[start : start + len(rows)] = strip[:, : len(rows)].T
     return matrix
 
 
@@ -171,7 +177,9 @@ def _stored(values: pa.ChunkedArray, dtype: np.dtype[np.generic]) -> np.ndarray:
         array = array.cast(pa.uint8())
     stored = np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * dtype.itemsize)
     if array.null_count:
-        return np.where(pc.is_valid(array).to_numpy(zero_copy_only=False), stored, np.zeros((), dtype))
+        return np.where(
+            pc.is_valid(array).to_numpy(zero_copy_only=False), stored, np.zeros((), dtype)
+        )
     return stored
 
 
@@ -190,4 +198,6 @@ def _write(path: Path, batch: pa.RecordBatch) -> None:
         with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
             writer.write_batch(batch)
     except OSError as error:
-        raise StorageError(f"cannot write the run file {path}: {error.strerror or error}") from error
+        raise StorageError(
+            f"cannot write the run file {path}: {error.strerror or error}"
+        ) from error

@@ -91,13 +91,17 @@ def discover(source: SourceArgument) -> Sources:
     listed = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     if not listed:
         raise UsageError("the list of sources is empty; name at least one file, glob or folder")
-    found = sorted({Path(os.path.abspath(path)) for one in listed for path in _files(local_path(one))})
+    found = sorted(
+        {Path(os.path.abspath(path)) for one in listed for path in _files(local_path(one))}
+    )
     kinds: dict[Kind, Path] = {}
     for path in found:
         kinds.setdefault(_kind(path), path)
     if len(kinds) > 1:
         parquet, csv = kinds["parquet"], kinds["csv"]
-        raise UsageError(f"the sources mix Parquet ({parquet}) and CSV ({csv}); convert them one after the other")
+        raise UsageError(
+            f"the sources mix Parquet ({parquet}) and CSV ({csv}); convert them one after the other"
+        )
     root = Path(os.path.commonpath([path.parent for path in found]))
     named = sorted((path.relative_to(root).as_posix(), path) for path in found)
     files = tuple(
@@ -134,7 +138,10 @@ def refuse_differences(first: tuple[Source, pa.Schema], other: tuple[Source, pa.
     for name in (*left.names, *(name for name in right.names if name not in left.names)):
         types = [s.field(name).type if name in s.names else None for s in (left, right)]
         if types[0] != types[1]:
-            has = [f"{f.path} has {'no such column' if t is None else t}" for f, t in zip((a, b), types, strict=True)]
+            has = [
+                f"{f.path} has {'no such column' if t is None else t}"
+                for f, t in zip((a, b), types, strict=True)
+            ]
             raise DataError(
                 f"the sources differ in column {name!r}: {', but '.join(has)}; give all of them the same columns and types"
             )
@@ -143,7 +150,9 @@ def refuse_differences(first: tuple[Source, pa.Schema], other: tuple[Source, pa.
 def _kind(path: Path) -> Kind:
     kind = _KINDS.get(path.suffix.lower())
     if kind is None:
-        raise UsageError(f"{path} is neither .parquet, .pq nor .csv; name files of one of these kinds")
+        raise UsageError(
+            f"{path} is neither .parquet, .pq nor .csv; name files of one of these kinds"
+        )
     return kind
 
 
@@ -158,7 +167,9 @@ def _files(path: Path) -> Iterable[Path]:
     matches = [Path(match) for match in glob.glob(str(path), recursive=True)]
     files = [file for match in matches for file in (_below(match) if match.is_dir() else [match])]
     if not files:
-        raise UsageError(f"there is no source {path}; name a file, a glob that matches one, or a folder")
+        raise UsageError(
+            f"there is no source {path}; name a file, a glob that matches one, or a folder"
+        )
     return files
 
 

@@ -92,7 +92,7 @@ _PARTS: dict[str, Callable[[Any], Any]] = {
     "weekday": pc.day_of_week,
     "date": lambda values: pc.cast(values, pa.date32()),
 }
-_COMPARISONS: dict[type[exp.Expression], str] = {
+_COMPARISONS: dict[type[exp.Expr], str] = {
     exp.EQ: "==",
     exp.NEQ: "!=",
     exp.LT: "<",
@@ -196,7 +196,7 @@ class _Grammar(sqlglot.Dialect):
         NO_PAREN_FUNCTIONS: ClassVar[dict[Any, Any]] = {}
 
 
-def _sql(text: str) -> exp.Expression:
+def _sql(text: str) -> exp.Expr:
     try:
         tree = sqlglot.parse_one(text, dialect=_Grammar)
     except sqlglot.errors.SqlglotError as error:
@@ -205,7 +205,7 @@ def _sql(text: str) -> exp.Expression:
     return tree
 
 
-def _node(tree: exp.Expression, text: str) -> Node:  # noqa: PLR0911 - one return a node of the grammar
+def _node(tree: exp.Expr, text: str) -> Node:  # noqa: PLR0911 - one return a node of the grammar
     if isinstance(tree, exp.Paren):
         return _node(tree.this, text)
     if isinstance(tree, exp.Column) and not tree.table:
@@ -234,7 +234,7 @@ def _node(tree: exp.Expression, text: str) -> Node:  # noqa: PLR0911 - one retur
     )
 
 
-def _compare(operator: str, tree: exp.Expression, text: str) -> Compare:
+def _compare(operator: str, tree: exp.Expr, text: str) -> Compare:
     left, right = _node(tree.this, text), _node(tree.expression, text)
     if isinstance(left, Constant):
         left, right, operator = right, left, _MIRRORED[operator]
@@ -243,7 +243,7 @@ def _compare(operator: str, tree: exp.Expression, text: str) -> Compare:
     return Compare(operator, left, right)
 
 
-def _part(tree: exp.Expression) -> Part | None:
+def _part(tree: exp.Expr) -> Part | None:
     """`month(ts)` or `month(ts, 'zone')`."""
     if not isinstance(tree, exp.Anonymous) or str(tree.this).lower() not in _PARTS:
         return None
@@ -254,7 +254,7 @@ def _part(tree: exp.Expression) -> Part | None:
     return Part(str(tree.this).lower(), column.name, rest[0].name if rest else None)
 
 
-def _literal(tree: exp.Expression, text: str) -> Literal:
+def _literal(tree: exp.Expr, text: str) -> Literal:
     if isinstance(tree, exp.Boolean):
         return bool(tree.this)
     if isinstance(tree, exp.Literal) and tree.is_string:

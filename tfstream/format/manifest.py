@@ -170,6 +170,7 @@ def write_catalog(
         "schema": manifest.schema.to_json(),
         "root": manifest.root,
     }
+    storage.flush_all()
     storage.publish(folder / MANIFEST, json.dumps(document, indent=2).encode() + b"\n")
     return digest
 

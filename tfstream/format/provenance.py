@@ -43,7 +43,7 @@ def write_by_row(folder: Path, shard: int, source: NDArray[Any], source_row: NDA
         `digest_of` them.
     """
     table = pa.table([source.astype(np.int32), source_row.astype(np.int64)], schema=_BY_ROW)
-    with storage.publishing(_by_row(folder, shard)) as file:
+    with storage.publishing(_by_row(folder, shard), durable=False) as file:
         pq.write_table(
             table,
             file,
@@ -57,7 +57,7 @@ def write_by_row(folder: Path, shard: int, source: NDArray[Any], source_row: NDA
 def write_by_source(folder: Path, source: int, row_ids: Iterable[NDArray[Any]]) -> None:
     """Write the row ids of a source's rows, given in its order in pieces of any length."""
     with (
-        storage.publishing(_by_source(folder, source)) as file,
+        storage.publishing(_by_source(folder, source), durable=False) as file,
         pq.ParquetWriter(
             file,
             _BY_SOURCE,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -155,6 +156,7 @@ class Schema:
         return cls(columns)
 
 
+@functools.cache
 def storage_dtype(type_: pa.DataType) -> np.dtype[Any] | None:
     """The little-endian numpy type of a value of an Arrow type; None for strings and bytes."""
     if pa.types.is_boolean(type_):
@@ -188,6 +190,7 @@ def stored_type(name: str, type_: pa.DataType) -> pa.DataType:
     )
 
 
+@functools.cache
 def arrow_type(text: str) -> pa.DataType:
     """The Arrow type that pyarrow writes as `text`.
 

@@ -34,7 +34,8 @@ VOCABULARY_COUNTS = pa.schema(
 )
 """Rows of each value of a coded column; nulls are not listed."""
 
-_STRIP_ROWS = 1024
+_STRIP_VALUES = 1 << 16
+"""Values that are looked at at once, so that they stay in the cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,18 +86,17 @@ def compute(
             names = [pack.columns[j] for j in numeric]
             values = matrix if len(numeric) == len(columns) else matrix[:, numeric]
             moments = _moments(values, _mask(names, missing, len(matrix)), starts)
-            for i, name in enumerate(names):
-                nulls = _per_group(missing.get(name), starts)
-                tables.append(_entries(groups, name, counts, nulls, [m[:, i] for m in moments]))
+            nulls = np.stack([_per_group(missing.get(name), starts) for name in names])
+            tables.append(_entries(groups, names, counts, nulls, moments))
         for j, column in enumerate(columns):
             if column.coded:
                 codes = matrix[:, j]
                 tables.append(
-                    _entries(groups, column.name, counts, _per_group(codes == NULL_CODE, starts))
+                    _entries(groups, [column.name], counts, _per_group(codes == NULL_CODE, starts))
                 )
                 vocabularies.append(_code_counts(column.name, codes, groups, counts))
     for name in schema.texts:
-        tables.append(_entries(groups, name, counts, _per_group(missing.get(name), starts)))
+        tables.append(_entries(groups, [name], counts, _per_group(missing.get(name), starts)))
     empty = VOCABULARY_COUNTS.empty_table()
     return pa.concat_tables(tables), pa.concat_tables([empty, *vocabularies])
 
@@ -167,7 +167,7 @@ def _moments(
     valid, mean, m2 = (np.zeros((groups, columns)) for _ in range(3))
     low, high = np.full((groups, columns), np.inf), np.full((groups, columns), -np.inf)
     with np.errstate(invalid="ignore", over="ignore"):
-        for first, cuts in _strips(starts):
+        for first, cuts in _strips(starts, max(1, _STRIP_VALUES // columns)):
             segments = slice(first, first + len(cuts) - 1)
             strip = values[cuts[0] : cuts[-1]].astype(np.float64)
             bad = missing[cuts[0] : cuts[-1]] if missing is not None else None
@@ -184,10 +184,10 @@ def _moments(
     return [valid.astype(np.int64), low, high, mean, m2]
 
 
-def _strips(starts: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Rows in strips that fit in the cache: the first group of each, and the cuts between groups, ends included."""
-    for begin in range(int(starts[0]), int(starts[-1]), _STRIP_ROWS):
-        end = min(begin + _STRIP_ROWS, int(starts[-1]))
+def _strips(starts: np.ndarray, rows: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Strips of rows: the first group of each, and the cuts between groups, ends included."""
+    for begin in range(int(starts[0]), int(starts[-1]), rows):
+        end = min(begin + rows, int(starts[-1]))
         first = int(np.searchsorted(starts, begin, side="right")) - 1
         last = int(np.searchsorted(starts, end, side="left"))
         cuts = starts[first : last + 1].copy()
@@ -238,18 +238,25 @@ def _per_group(flags: np.ndarray | None, starts: np.ndarray) -> np.ndarray:
 
 def _entries(
     groups: np.ndarray,
-    name: str,
+    names: Sequence[str],
     counts: np.ndarray,
     nulls: np.ndarray,
     moments: Sequence[np.ndarray] | None = None,
 ) -> pa.Table:
-    none = pa.nulls(len(groups), pa.float64())
-    columns = [groups, pa.repeat(name, len(groups)), counts, nulls]
+    """The entries of some columns, one column after the other."""
+    total = len(groups) * len(names)
+    places = pa.array(np.repeat(np.arange(len(names)), len(groups)))
+    columns = [
+        np.tile(groups, len(names)),
+        pa.array(names).take(places),
+        np.tile(counts, len(names)),
+    ]
+    columns.append(nulls.reshape(-1))
     if moments is None:
-        columns += [np.zeros(len(groups), np.int64), none, none, none, none]
+        columns += [np.zeros(total, np.int64), *(pa.nulls(total, pa.float64()) for _ in range(4))]
     else:
-        empty = moments[0] == 0
-        columns += [moments[0], *(pa.array(m, mask=empty) for m in moments[1:])]
+        valid, *others = (moment.T.reshape(-1) for moment in moments)
+        columns += [valid, *(pa.array(values, mask=valid == 0) for values in others)]
     return pa.table([pa.array(column) for column in columns], schema=STATISTICS)
 
 

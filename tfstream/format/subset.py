@@ -81,7 +81,8 @@ class Subset:
         first, rows = self.catalog.block_first[block], self.catalog.block_rows[block]
         bitmap = self.bitmaps.get(int(block))
         ranks: NDArray[Any] = np.arange(rows) if bitmap is None else np.flatnonzero(bitmap)
-        return first + ranks
+        ids: NDArray[Any] = first + ranks
+        return ids
 
     def place_of(self, row_ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Where rows are in the subset.

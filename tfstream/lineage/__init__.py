@@ -1,1 +1,1 @@
-"""From a training step back to its rows, and from a row on to its steps. TensorFlow only in `callback`."""
+"""From a step back to its rows, from a row on to its steps. TensorFlow only in `callback`."""

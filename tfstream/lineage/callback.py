@@ -1,4 +1,4 @@
-"""The Keras callback: it counts what training consumed and writes down what the pipeline says of it."""
+"""The Keras callback: it counts what was consumed and writes down what the pipeline says of it."""
 
 from __future__ import annotations
 
@@ -28,18 +28,18 @@ _FLUSH_S = 5.0
 class LineageCallback(keras.callbacks.Callback):  # type: ignore[misc]
     """Writes down which rows each step of `fit` consumed, a few bytes a step, for `open_run`.
 
-    Pass it to `model.fit` together with the stream's own dataset, as the first callback of the list: an exception
-    in one before it would leave the step at hand out of the log. Each `fit` is an attempt with a log of its own.
-    A dataset made from `stream.dataset()` by repeat, take or skip has other steps than the stream's and is
-    refused as soon as that shows.
+    Pass it to `model.fit` together with the stream's own dataset, as the first callback of the
+    list: an exception in one before it would leave the step at hand out of the log. Each `fit` is
+    an attempt with a log of its own. A dataset made from `stream.dataset()` by repeat, take or skip
+    has other steps than the stream's and is refused as soon as that shows.
 
-    What was consumed is written at least every `flush_steps` steps, every five seconds and at the end of an
-    epoch; after an exception in `fit` call `close`, or the steps since then are missing.
+    What was consumed is written at least every `flush_steps` steps, every five seconds and at the
+    end of an epoch; after an exception in `fit` call `close`, or the steps since then are missing.
     """
 
     async_safe = True
-    """Keras may call `on_train_batch_end` from other threads, in any order; if this were False it would wait for
-    the loss of every step."""
+    """Keras may call `on_train_batch_end` from other threads, in any order; if this were False it
+    would wait for the loss of every step."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class LineageCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self.close()
 
     def close(self) -> None:
-        """Write down what was consumed and close the log; needed only after an exception in `fit`."""
+        """Write down what was consumed, close the log; needed only after an exception in `fit`."""
         writer, self._writer = self._writer, None
         if writer is None:
             return
@@ -192,8 +192,9 @@ class LineageCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._entries = [e for e in self._entries if e.first_step + len(e.row_fingerprints) > stop]
         if missing:
             raise UsageError(
-                f"{missing} of the steps {first} to {stop - 1} did not come from the stream of this callback; "
-                "give fit the stream's own dataset(), without repeat, take or skip, and one callback a stream"
+                f"{missing} of the steps {first} to {stop - 1} did not come from the stream of this "
+                "callback; give fit the stream's own dataset(), without repeat, take or skip, and "
+                "one callback a stream"
             )
 
     def _new_windows(self, stop: int) -> list[log.WindowShards]:
@@ -206,7 +207,9 @@ class LineageCallback(keras.callbacks.Callback):  # type: ignore[misc]
             if key not in self._windows and entry.first_step < stop and last > self._written:
                 self._windows.add(key)
                 shards = np.unique(block_shard[entry.blocks])
-                found.append(log.WindowShards(epoch=entry.epoch, window=entry.window, shards=shards))
+                found.append(
+                    log.WindowShards(epoch=entry.epoch, window=entry.window, shards=shards)
+                )
         return found
 
     def _describe(self) -> Description:

@@ -82,7 +82,9 @@ def read(folder: Path) -> Description:
     """
     path = folder / NAME
     if not path.is_file():
-        raise UsageError(f"there is no run in {folder}: {path} does not exist; give LineageCallback's folder")
+        raise UsageError(
+            f"there is no run in {folder}: {path} does not exist; give LineageCallback's folder"
+        )
     try:
         values: Any = json.loads(storage.read(path))
     except ValueError as error:
@@ -107,7 +109,8 @@ def relative(folder: Path, start: Path) -> str:
 
 
 def _to_json(description: Description) -> dict[str, Any]:
-    return {"format": FORMAT} | json.loads(json.dumps(asdict(description)))
+    values: dict[str, Any] = json.loads(json.dumps(asdict(description)))
+    return {"format": FORMAT} | values
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +118,9 @@ class _Parser:
     path: Path
 
     def error(self, field: str, expected: str, found: object) -> DataError:
-        return DataError(f"expected {expected}, found {found!r}. Where: {self.path}: {field or 'the document'}")
+        return DataError(
+            f"expected {expected}, found {found!r}. Where: {self.path}: {field or 'the document'}"
+        )
 
     def mapping(self, value: object, field: str) -> Mapping[str, Any]:
         if not isinstance(value, dict):
@@ -186,7 +191,8 @@ def subset_of(feed: Feed, whole: Subset) -> Subset:
         subset = subset.where(condition)
     if subset.digest != feed.spec.subset:
         raise DataError(
-            f"the conditions {list(feed.recipe)} keep the rows {subset.digest} of {whole.catalog.folder}, but "
-            f"the run was trained on {feed.spec.subset}; this tfstream may read conditions in another way"
+            f"the conditions {list(feed.recipe)} keep the rows {subset.digest} of "
+            f"{whole.catalog.folder}, but the run was trained on {feed.spec.subset}; "
+            "this tfstream may read conditions in another way"
         )
     return subset

@@ -21,8 +21,8 @@ def label_bits(subset: Subset, blocks: np.ndarray, label: str) -> np.ndarray:
         label: a column, or a condition.
 
     Returns:
-        (rows,) uint64: the bits of a float32 1 or 0 for a condition; for a column those of its stored value, a
-        float's as they are, an integer's as its two's complement.
+        (rows,) uint64: the bits of a float32 1 or 0 for a condition; for a column those of its
+        stored value, a float's as they are, an integer's as its two's complement.
 
     Raises:
         CorruptionError: if a block is not what was written.
@@ -37,7 +37,9 @@ def _block_bits(subset: Subset, block: int, tree: expressions.Node) -> np.ndarra
     table = read_block(catalog, block, expressions.columns(tree))
     places = subset.row_ids_in(block) - catalog.block_first[block]
     if not isinstance(tree, expressions.Column):
-        return _float_bits(_numpy(expressions.evaluate(tree, table.take(pa.array(places)))).astype(np.float32))
+        return _float_bits(
+            _numpy(expressions.evaluate(tree, table.take(pa.array(places)))).astype(np.float32)
+        )
     column = catalog.schema[tree.name]
     values = table[tree.name].take(pa.array(places))
     if column.coded:

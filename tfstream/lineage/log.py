@@ -2,9 +2,9 @@
 
 A log is a file of TFRecord frames. The first byte of a record is its kind:
 
-    A   attempt: JSON with the format, the number of the attempt, its first step, the run's digest, versions
+    A   attempt: JSON with format, number of the attempt, its first step, run's digest, versions
     W   window: epoch and window int64, then the ordinals of its shards, uint16 or uint32
-    S   steps: first step int64, generation int64, steps uint32, then row and label fingerprints uint64 each
+    S   steps: first step and generation int64, steps uint32, row, then label fingerprints uint64
     E   end: steps consumed int64, written when training ended by itself
 """
 
@@ -77,7 +77,7 @@ class Log:
 
 
 class Writer:
-    """Appends to a new log; every append is one write, so that a crash can tear only the last one."""
+    """Appends to a new log; an append is one write, so that a crash can tear only the last."""
 
     def __init__(self, path: Path, attempt: Attempt) -> None:
         """Create the log.
@@ -96,7 +96,9 @@ class Writer:
         try:
             self._file: IO[bytes] | None = path.open("xb", buffering=0)
         except OSError as error:
-            raise StorageError(f"cannot create the log {path}: {error.strerror or error}") from error
+            raise StorageError(
+                f"cannot create the log {path}: {error.strerror or error}"
+            ) from error
         self._write([b"A" + json.dumps(head).encode()])
 
     def append(self, pieces: Iterable[Piece], windows: Iterable[WindowShards] = ()) -> None:
@@ -128,16 +130,20 @@ class Writer:
         try:
             written = self._file.write(data)
         except OSError as error:
-            raise StorageError(f"cannot write the log {self.path}: {error.strerror or error}") from error
+            raise StorageError(
+                f"cannot write the log {self.path}: {error.strerror or error}"
+            ) from error
         if written != len(data):
-            raise StorageError(f"cannot write the log {self.path}: the disk took {written} of {len(data)} bytes")
+            raise StorageError(
+                f"cannot write the log {self.path}: the disk took {written} of {len(data)} bytes"
+            )
 
 
 def read(path: Path) -> Log:
     """The log, as far as it is whole.
 
-    A torn last record is dropped and named; a record whose bytes are not those that were written is skipped and
-    named.
+    A torn last record is dropped and named; a record whose bytes are not those that were written is
+    skipped and named.
 
     Raises:
         DataError: if the file is no log of this format.
@@ -167,7 +173,9 @@ def read(path: Path) -> Log:
                 "read it with the tfstream that wrote it"
             ) from error
     if attempt is None:
-        raise DataError(f"{path} has no whole first record, so nothing of this attempt is left; remove the file")
+        raise DataError(
+            f"{path} has no whole first record, so nothing of this attempt is left; remove the file"
+        )
     return Log(
         path=path,
         attempt=attempt,
@@ -203,7 +211,10 @@ def _records(data: bytes, name: str) -> tuple[list[bytes], list[Finding], bool]:
         if stop is None:
             corrupt = True
             findings.append(
-                Finding(where=name, what=f"the bytes from {start} on are not a record; they are left out")
+                Finding(
+                    where=name,
+                    what=f"the bytes from {start} on are not a record; they are left out",
+                )
             )
             break
         if stop > len(data):
@@ -214,7 +225,9 @@ def _records(data: bytes, name: str) -> tuple[list[bytes], list[Finding], bool]:
             records.append(framing.unframe(data[start:stop]))
         except ValueError as error:
             corrupt = True
-            findings.append(Finding(where=name, what=f"byte {start}: {error}; the record is left out"))
+            findings.append(
+                Finding(where=name, what=f"byte {start}: {error}; the record is left out")
+            )
             if not records:
                 break
         start = stop
@@ -222,7 +235,7 @@ def _records(data: bytes, name: str) -> tuple[list[bytes], list[Finding], bool]:
 
 
 def _frame_stop(data: bytes, start: int) -> int | None:
-    """Where the frame at `start` ends, beyond the data if it is torn; None if its length is not to be believed."""
+    """Where the frame at `start` ends: beyond the data if torn, None if its length is damaged."""
     head = data[start : start + _FRAME_HEAD]
     if len(head) < _FRAME_HEAD:
         return len(data) + 1

@@ -21,7 +21,7 @@ from tfstream.format.manifest import MANIFEST, Catalog, open_catalog
 from tfstream.format.subset import Subset
 from tfstream.lineage import description, log, verify
 from tfstream.lineage.description import Description
-from tfstream.lineage.places import Places
+from tfstream.format.places import Places
 
 STEPS = pa.schema(
     [
@@ -52,7 +52,9 @@ def attempts_in(folder: Path) -> list[int]:
     return sorted(int(name[1]) for name in names if name)
 
 
-def open_run(folder: str | os.PathLike[str], *, shards: str | os.PathLike[str] | None = None) -> Run:
+def open_run(
+    folder: str | os.PathLike[str], *, shards: str | os.PathLike[str] | None = None
+) -> Run:
     """Open the folder that a `LineageCallback` wrote.
 
     Args:
@@ -89,7 +91,9 @@ class Run:
         Raises:
             DataError: if a file is no log.
         """
-        return {number: log.read(log_path(self.folder, number)) for number in attempts_in(self.folder)}
+        return {
+            number: log.read(log_path(self.folder, number)) for number in attempts_in(self.folder)
+        }
 
     @cached_property
     def catalog(self) -> Catalog:
@@ -136,7 +140,10 @@ class Run:
         Raises:
             CorruptionError: if a log is not what was written; a torn end is only shorter.
         """
-        tables = [self._steps_of_log(number, log.require_whole(found)) for number, found in self.logs.items()]
+        tables = [
+            self._steps_of_log(number, log.require_whole(found))
+            for number, found in self.logs.items()
+        ]
         return pa.concat_tables(tables) if tables else STEPS.empty_table()
 
     def attempt_of(self, step: int) -> int:
@@ -159,7 +166,8 @@ class Run:
             attempt: its number; the one that survived if None.
 
         Returns:
-            row_id, the keys of the row's group, shard (its path), row_in_shard, source (its path), source_row.
+            row_id, the keys of the row's group, shard (its path), row_in_shard, source (its path),
+            source_row. A key that has one of these names is called group_ and its name.
 
         Raises:
             UsageError: if the step was not consumed.
@@ -168,7 +176,9 @@ class Run:
             attempt = self.attempt_of(step)
         steps = self.steps.filter(pc.equal(self.steps["attempt"], attempt))
         if not pc.any(pc.equal(steps["step"], step)).as_py():
-            raise UsageError(f"attempt {attempt} of {self.folder} has no step {step}; {_extent(steps)}")
+            raise UsageError(
+                f"attempt {attempt} of {self.folder} has no step {step}; {_extent(steps)}"
+            )
         epoch, step_in_epoch = divmod(step, self.description.training.spec.steps_per_epoch)
         return describe_rows(self.catalog, self.places.rows_of(epoch, step_in_epoch))
 
@@ -204,7 +214,12 @@ class Run:
                     continue
                 step = epoch * steps_per_epoch + step_in_epoch
                 tables += [
-                    {"attempt": int(attempt), "step": int(step), "epoch": int(epoch), "row_id": int(row_id)}
+                    {
+                        "attempt": int(attempt),
+                        "step": int(step),
+                        "epoch": int(epoch),
+                        "row_id": int(row_id),
+                    }
                     for attempt in attempts[steps == step]
                 ]
         tables.sort(key=lambda line: (line["row_id"], line["attempt"], line["step"]))
@@ -214,8 +229,8 @@ class Run:
         """Check the logs, the data set and its sources against each other.
 
         Args:
-            deep: read every block of every logged step too, and prove from its labels that values and rows
-                were not parted.
+            deep: read every block of every logged step too, and prove from its labels that values
+                and rows were not parted.
 
         Returns:
             What is wrong; empty if the computed rows are proven to be those that were consumed.
@@ -233,7 +248,9 @@ class Run:
         ids = np.asarray(row_ids, np.int64).reshape(-1)
         outside = ids[(ids < 0) | (ids >= self.catalog.rows)]
         if len(outside):
-            raise UsageError(f"row ids go from 0 to {self.catalog.rows - 1}, there is no row {outside[0]}")
+            raise UsageError(
+                f"row ids go from 0 to {self.catalog.rows - 1}, there is no row {outside[0]}"
+            )
         return np.unique(ids)
 
     def _steps_of_log(self, number: int, found: log.Log) -> pa.Table:
@@ -263,17 +280,18 @@ def describe_rows(catalog: Catalog, row_ids: np.ndarray) -> pa.Table:
     shard = np.searchsorted(first, row_ids, side="right") - 1
     group = np.searchsorted(catalog.group_starts, row_ids, side="right") - 1
     source, source_row = provenance.rows_of_sources(catalog, row_ids)
-    keys = {name: catalog.groups[name].take(pa.array(group)) for name in catalog.manifest.keys}
-    table = pa.table({"row_id": row_ids})
-    for name, values in {
-        **keys,
+    fixed = {
+        "row_id": pa.array(row_ids),
         "shard": catalog.shards["path"].take(pa.array(shard)),
         "row_in_shard": pa.array(row_ids - first[shard]),
         "source": catalog.sources["path"].take(pa.array(source)),
         "source_row": pa.array(source_row),
-    }.items():
-        table = table.append_column(name, values)
-    return table
+    }
+    keys = {
+        f"group_{name}" if name in fixed else name: catalog.groups[name].take(pa.array(group))
+        for name in catalog.manifest.keys
+    }
+    return pa.table({"row_id": fixed.pop("row_id")} | keys | fixed)
 
 
 def _extent(steps: pa.Table) -> str:

@@ -1,4 +1,4 @@
-"""The arithmetic of the callback: which steps were consumed, and which entry of the pipeline speaks for each."""
+"""The arithmetic of the callback: which steps were consumed, and which entry speaks for each."""
 
 from __future__ import annotations
 
@@ -49,10 +49,11 @@ class Piece:
 
 
 def consumed(start: int, batches: int, steps_per_epoch: int) -> int:
-    """Steps of the run that are consumed when a Keras epoch that began at `start` has asked for some batches.
+    """Steps of the run that are consumed once a Keras epoch has asked for some batches.
 
-    An iterator ends with the epoch of the stream, and Keras never goes on to another one within an epoch of its
-    own. With several steps an execution Keras asks for whole groups, so that it may ask for more than there are.
+    An iterator ends with the epoch of the stream, and Keras never goes on to another one within an
+    epoch of its own. With several steps an execution Keras asks for whole groups, so that it may
+    ask for more than there are.
 
     Args:
         start: steps consumed when the Keras epoch began.
@@ -70,8 +71,8 @@ def epoch_end(step: int, steps_per_epoch: int) -> int:
 def match(entries: Iterable[Entry], start: int, stop: int) -> list[Piece]:
     """What the entries say of the steps from `start` to `stop`.
 
-    Of several iterators that produced a step, the newest is the one that it was consumed from: Keras drops an
-    iterator for good before it makes another. A step that no entry has is left out.
+    Of several iterators that produced a step, the newest is the one that it was consumed from:
+    Keras drops an iterator for good before it makes another. A step that no entry has is left out.
 
     Returns:
         Pieces in the order of their steps; none follows on another of the same generation.

@@ -13,7 +13,7 @@ from tfstream.errors import CorruptionError, TfstreamError
 from tfstream.format import check
 from tfstream.format.check import Finding
 from tfstream.lineage import labels
-from tfstream.lineage.places import Places
+from tfstream.format.places import Places
 from tfstream.order import NUMPY
 
 if TYPE_CHECKING:
@@ -35,11 +35,12 @@ class _Logged:
 
 
 def findings(run: Run, *, deep: bool) -> Iterator[Finding]:
-    """What is wrong with a run: its logs, then its data set and sources, then the steps one against the other.
+    """What is wrong with a run: its logs, its data set and sources, its steps.
 
     Args:
         run: the run.
-        deep: recompute the fingerprints of the labels too, which reads the blocks of every logged step.
+        deep: recompute the fingerprints of the labels too, which reads the blocks of every logged
+            step.
     """
     try:
         logs = run.logs
@@ -93,8 +94,8 @@ def _check_shards(logs: Mapping[int, Log], places: Places, subset: Subset) -> It
             if not np.array_equal(computed, logged.shards):
                 yield Finding(
                     where=f"{log.path.name}, epoch {logged.epoch}, window {logged.window}",
-                    what=f"it was read from the shards {logged.shards.tolist()}, the order leads to "
-                    f"{computed.tolist()}",
+                    what=f"it was read from the shards {logged.shards.tolist()}, "
+                    f"the order leads to {computed.tolist()}",
                 )
 
 
@@ -105,7 +106,9 @@ def _logged(logs: Mapping[int, Log]) -> _Logged:
         attempt=np.concatenate([empty, *(np.full(p.stop - p.first_step, n) for n, p in pieces)]),
         step=np.concatenate([empty, *(np.arange(p.first_step, p.stop) for _, p in pieces)]),
         rows=np.concatenate([empty.astype(np.uint64), *(p.row_fingerprints for _, p in pieces)]),
-        labels=np.concatenate([empty.astype(np.uint64), *(p.label_fingerprints for _, p in pieces)]),
+        labels=np.concatenate(
+            [empty.astype(np.uint64), *(p.label_fingerprints for _, p in pieces)]
+        ),
     )
 
 
@@ -123,7 +126,9 @@ def _check_steps(run: Run, logged: _Logged, *, deep: bool) -> Iterator[Finding]:
         place = in_epoch[lines] - spec.first_step(window)
         rows = fingerprint.fingerprints(NUMPY, places.window_rows(epoch, window).astype(np.uint64))
         wrong = lines[rows[place] != logged.rows[lines]]
-        yield from _differing(run, logged, wrong, "the rows that came are not those that the order leads to")
+        yield from _differing(
+            run, logged, wrong, "the rows that came are not those that the order leads to"
+        )
         if not deep or feed.label is None:
             continue
         try:
@@ -133,7 +138,9 @@ def _check_steps(run: Run, logged: _Logged, *, deep: bool) -> Iterator[Finding]:
             continue
         stored = fingerprint.fingerprints(NUMPY, values[places.picks(epoch, window)])
         wrong = lines[stored[place] != logged.labels[lines]]
-        yield from _differing(run, logged, wrong, "the labels that came are not those of its rows in the shards")
+        yield from _differing(
+            run, logged, wrong, "the labels that came are not those of its rows in the shards"
+        )
 
 
 def _differing(run: Run, logged: _Logged, lines: np.ndarray, what: str) -> Iterator[Finding]:

@@ -43,22 +43,27 @@ class Places:
             UsageError: if the spec was made for other rows.
         """
         if subset.digest != spec.subset:
-            raise UsageError(f"the spec belongs to the subset {spec.subset}, not to {subset.digest}")
+            raise UsageError(
+                f"the spec belongs to the subset {spec.subset}, not to {subset.digest}"
+            )
         self._subset, self._spec = subset, spec
         self._sequence = lru_cache(_KEPT_EPOCHS)(self._compute_sequence)
         self._window = lru_cache(_KEPT_WINDOWS)(self._compute_window)
 
     def reads(self, epoch: int, window: int) -> np.ndarray:
         """Ordinals of the blocks that a window reads, in this order; (reads,) int64."""
-        return self._subset.blocks[self._window(epoch, window)[0]]
+        blocks: np.ndarray = self._subset.blocks[self._window(epoch, window)[0]]
+        return blocks
 
     def picks(self, epoch: int, window: int) -> np.ndarray:
-        """For each row of each step of a window, its place among the kept rows of `reads`; (steps, rows) int64."""
-        return self._window(epoch, window)[1]
+        """Places among the kept rows of `reads` of the rows of each step; (steps, rows) int64."""
+        picks: np.ndarray = self._window(epoch, window)[1]
+        return picks
 
     def window_rows(self, epoch: int, window: int) -> np.ndarray:
         """Row ids of each step of a window, (steps, rows) int64."""
-        return self._window(epoch, window)[2]
+        rows: np.ndarray = self._window(epoch, window)[2]
+        return rows
 
     def rows_of(self, epoch: int, step: int) -> np.ndarray:
         """Row ids of a step of an epoch, in the order of the batch; (rows,) int64.
@@ -68,10 +73,12 @@ class Places:
         """
         if not 0 <= step < self._spec.steps_per_epoch or epoch < 0:
             raise UsageError(
-                f"an epoch has steps 0 to {self._spec.steps_per_epoch - 1}, there is no step {step} in epoch {epoch}"
+                f"an epoch has steps 0 to {self._spec.steps_per_epoch - 1}, there is no step {step} "
+                f"in epoch {epoch}"
             )
         window, place = self._spec.window_of(step)
-        return self.window_rows(epoch, window)[place]
+        rows: np.ndarray = self.window_rows(epoch, window)[place]
+        return rows
 
     def steps_of(self, epoch: int, row_ids: np.ndarray) -> np.ndarray:
         """The step of an epoch that has each row.
@@ -85,7 +92,7 @@ class Places:
         """
         row_ids = np.asarray(row_ids, np.int64)
         index, rank = self._subset.place_of(row_ids)
-        sequence, starts = self._sequence(epoch)
+        _, starts = self._sequence(epoch)
         windows = np.where(index >= 0, windows_of(self._spec, starts[index] + rank), -1)
         steps = np.full(len(row_ids), -1, np.int64)
         for window in np.unique(windows[windows >= 0]):

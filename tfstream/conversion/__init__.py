@@ -1,0 +1,1 @@
+"""Sources → shards, by Dask. No TensorFlow."""

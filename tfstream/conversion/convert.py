@@ -1,0 +1,319 @@
+"""A conversion from end to end: sources → run files → shards → manifest."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from tfstream import storage
+from tfstream.conversion import csv_source, keys, parquet_source, vocabularies
+from tfstream.conversion.csv_source import CsvPartition
+from tfstream.conversion.options import ConvertOptions
+from tfstream.conversion.placement import Placement, place, row_ids
+from tfstream.conversion.plan import ShardPlan, block_limit, plan_shards, shard_path
+from tfstream.conversion.runs import Run, opened, write_runs
+from tfstream.conversion.scheduling import Progress, Scheduler
+from tfstream.conversion.shards import RunSlice, ShardRecord, ShardTask, write_shards
+from tfstream.conversion.sources import SourceArgument, Sources, Survey, discover
+from tfstream.conversion.workspace import Workspace, check_out, check_space, workspace
+from tfstream.errors import DataError
+from tfstream.format import provenance, statistics
+from tfstream.format.manifest import (
+    BLOCKS,
+    FORMAT,
+    SHARDS,
+    SOURCES,
+    Manifest,
+    shard_token,
+    write_catalog,
+)
+from tfstream.format.schema import Column, Schema
+
+_BATCH_BYTES = 16 << 20
+"""Bytes of shards after which a worker gets no more of them at once."""
+_BATCH_SHARDS = 64
+"""Shards of a batch at most."""
+
+_OwnRun = tuple[Path, int, tuple[np.ndarray, np.ndarray]]
+"""A run of a source: its file, its first row, and the row ids of its stretches."""
+
+__all__ = ["Progress", "convert"]
+
+
+def convert(
+    source: SourceArgument,
+    out: str | os.PathLike[str],
+    *,
+    group_by: Sequence[str],
+    options: ConvertOptions | None = None,
+    scheduler: Any = None,  # noqa: ANN401 - a name, an address or a distributed.Client
+    progress: Progress | None = None,
+) -> None:
+    """Convert sources into a data set; see `tfstream.convert`."""
+    options = options or ConvertOptions()
+    expressions = (group_by,) if isinstance(group_by, str) else tuple(group_by)
+    folder = storage.local_path(out).absolute()
+    check_out(folder)
+    sources = discover(source)
+    with contextlib.closing(Scheduler(scheduler, progress)) as tasks:
+        survey = _survey(sources, options, tasks)
+        grouping = keys.check(expressions, survey.schema)
+        if not sum(survey.rows):
+            raise DataError(
+                f"the sources have no rows: {', '.join(str(s.path) for s in sources.files[:3])}"
+            )
+        check_space(folder, options.temp, survey.size_bytes)
+        with workspace(folder, options.temp) as work:
+            hashes = tasks.run("hash sources", storage.sha256, [(s.path,) for s in sources.files])
+            calls = [
+                (p, i, work.runs, grouping, survey.schema) for i, p in enumerate(survey.partitions)
+            ]
+            runs = [run for found in tasks.run("sort by group", write_runs, calls) for run in found]
+            _Assembly.of(sources, survey, expressions, options, hashes, runs).write(work, tasks)
+
+
+def _survey(sources: Sources, options: ConvertOptions, tasks: Scheduler) -> Survey:
+    if sources.kind == "parquet":
+        return parquet_source.survey(sources, options.partition_bytes)
+    infer = partial(tasks.run, "infer types", CsvPartition.infer)
+    return csv_source.survey(
+        sources, options.partition_bytes, lambda cut: infer([(p,) for p in cut])
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Assembly:
+    """All that is known when the run files are there, and what follows from it."""
+
+    sources: Sources
+    survey: Survey
+    hashes: Sequence[str]
+    runs: Sequence[Run]
+    manifest: Manifest
+    vocabularies: Mapping[str, pa.Array]
+    placement: Placement
+    plans: Sequence[ShardPlan]
+    block_rows: int
+
+    @classmethod
+    def of(
+        cls,
+        sources: Sources,
+        survey: Survey,
+        group_by: tuple[str, ...],
+        options: ConvertOptions,
+        hashes: Sequence[str],
+        runs: Sequence[Run],
+    ) -> _Assembly:
+        """The plan of a conversion."""
+        found = vocabularies.collect(runs, survey.schema)
+        schema = _schema(survey.schema, runs, found)
+        placement = place(runs)
+        texts = [survey.schema.get_field_index(name) for name in schema.texts]
+        text_bytes = sum(int(run.text_bytes[texts].sum()) for run in runs)
+        row_bytes = schema.row_bytes + -(-text_bytes // sum(survey.rows))
+        block_rows = block_limit(options.block_rows, row_bytes)
+        shard_rows = max(1, options.shard_bytes // max(1, row_bytes))
+        kept_options = {"block_rows": options.block_rows, "shard_bytes": options.shard_bytes}
+        asked = {
+            "format": FORMAT,
+            "schema": schema.to_json(),
+            "group_by": group_by,
+            "options": kept_options,
+            "sources": [
+                [s.name, s.size_bytes, digest]
+                for s, digest in zip(sources.files, hashes, strict=True)
+            ],
+        }
+        canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return cls(
+            sources=sources,
+            survey=survey,
+            hashes=hashes,
+            runs=runs,
+            manifest=Manifest(
+                schema=schema,
+                keys=tuple(placement.keys.column_names),
+                group_by=group_by,
+                options=kept_options,
+                root=str(sources.root),
+                identity=hashlib.sha256(canonical.encode()).hexdigest(),
+            ),
+            vocabularies=found,
+            placement=placement,
+            plans=plan_shards(
+                placement.rows_per_group, block_rows=block_rows, shard_rows=shard_rows
+            ),
+            block_rows=block_rows,
+        )
+
+    def write(self, work: Workspace, tasks: Scheduler) -> None:
+        """Write shards, provenance, and the manifest last."""
+        if self.vocabularies:
+            calls = [(run.path, self.survey.schema, self.vocabularies) for run in self.runs]
+            tasks.run("code strings", vocabularies.write_codes, calls)
+        paths = [shard_path(plan, self._key(plan.first_group)) for plan in self.plans]
+        shard_tasks = [
+            self._task(plan, path, work) for plan, path in zip(self.plans, paths, strict=True)
+        ]
+        written = tasks.run(
+            "write shards", write_shards, [(batch,) for batch in self._batches(shard_tasks)]
+        )
+        records = [record for batch in written for record in batch]
+        own = self._runs_by_source()
+        tasks.run(
+            "write provenance",
+            _write_by_source,
+            [(work.draft, i, runs) for i, runs in enumerate(own)],
+        )
+        work.move_in()
+        write_catalog(
+            work.out,
+            self.manifest,
+            shards=self._shards(paths, records),
+            blocks=self._blocks(records),
+            groups=self._groups(),
+            sources=self._sources(),
+            vocabularies={name: values.to_pylist() for name, values in self.vocabularies.items()},
+            statistics=pa.concat_tables(
+                [statistics.STATISTICS.empty_table(), *(record.statistics for record in records)]
+            ),
+            vocabulary_counts=pa.concat_tables([record.vocabulary_counts for record in records]),
+        )
+
+    def _key(self, group: int) -> dict[str, Any]:
+        keys_table = self.placement.keys
+        return {name: keys_table[name][group].as_py() for name in keys_table.column_names}
+
+    def _task(self, plan: ShardPlan, path: str, work: Workspace) -> ShardTask:
+        groups = np.arange(plan.first_group, plan.first_group + plan.groups)
+        counts = self.placement.rows_per_group[groups] if plan.groups > 1 else np.array([plan.rows])
+        return ShardTask(
+            folder=work.draft,
+            path=path,
+            ordinal=plan.ordinal,
+            first_row=plan.first_row,
+            token=shard_token(self.manifest.identity, plan.ordinal),
+            schema=self.manifest.schema,
+            source_schema=self.survey.schema,
+            slices=tuple(
+                RunSlice(
+                    path=self.runs[piece.run].path,
+                    source=self.runs[piece.run].source,
+                    start=piece.start,
+                    stop=piece.stop,
+                )
+                for piece in self.placement.slices(plan.first_row, plan.rows)
+            ),
+            block_rows=self.block_rows,
+            groups=groups,
+            starts=np.concatenate([[0], np.cumsum(counts)]),
+        )
+
+    def _batches(self, tasks: Sequence[ShardTask]) -> Iterator[list[ShardTask]]:
+        """Consecutive shards that one worker writes, so that it opens the run files once for many small ones."""
+        batch: list[ShardTask] = []
+        rows = 0
+        for task in tasks:
+            batch.append(task)
+            rows += int(task.starts[-1])
+            if rows * self.manifest.schema.row_bytes >= _BATCH_BYTES or len(batch) == _BATCH_SHARDS:
+                yield batch
+                batch, rows = [], 0
+        if batch:
+            yield batch
+
+    def _runs_by_source(self) -> list[list[_OwnRun]]:
+        """The runs of each source."""
+        found: list[list[_OwnRun]] = [[] for _ in self.sources.files]
+        for run, stretches in zip(self.runs, self.placement.stretches(), strict=True):
+            found[run.source].append((run.path, run.first_row, stretches))
+        return found
+
+    def _shards(self, paths: Sequence[str], records: Sequence[ShardRecord]) -> pa.Table:
+        columns = [
+            paths,
+            [plan.first_row for plan in self.plans],
+            [plan.rows for plan in self.plans],
+            [record.size_bytes for record in records],
+            [record.sha256 for record in records],
+            [shard_token(self.manifest.identity, plan.ordinal) for plan in self.plans],
+            [len(record.block_rows) for record in records],
+            [record.provenance_sha256 for record in records],
+        ]
+        return pa.table(
+            [pa.array(c, f.type) for c, f in zip(columns, SHARDS, strict=True)], schema=SHARDS
+        )
+
+    def _blocks(self, records: Sequence[ShardRecord]) -> pa.Table:
+        sizes = np.concatenate([record.block_sizes for record in records])
+        rows = np.concatenate([record.block_rows for record in records])
+        columns = [
+            np.repeat(np.arange(len(records)), [len(record.block_rows) for record in records]),
+            np.concatenate([np.cumsum(r.block_sizes) - r.block_sizes for r in records]),
+            sizes,
+            rows,
+            np.cumsum(rows) - rows,
+        ]
+        return pa.table(
+            [pa.array(c).cast(f.type) for c, f in zip(columns, BLOCKS, strict=True)], schema=BLOCKS
+        )
+
+    def _groups(self) -> pa.Table:
+        rows = self.placement.rows_per_group
+        first_rows = np.cumsum(rows) - rows
+        starts = np.array([plan.first_row for plan in self.plans])
+        first = np.searchsorted(starts, first_rows, side="right") - 1
+        last = np.searchsorted(starts, first_rows + rows, side="left")
+        table = self.placement.keys
+        for name, values in (("first_row", first_rows), ("rows", rows)):
+            table = table.append_column(name, pa.array(values))
+        for name, values in (("first_shard", first), ("shards", last - first)):
+            table = table.append_column(name, pa.array(values.astype(np.int32)))
+        return table
+
+    def _sources(self) -> pa.Table:
+        files = self.sources.files
+        columns = [
+            [s.name for s in files],
+            [s.size_bytes for s in files],
+            self.hashes,
+            self.survey.rows,
+        ]
+        return pa.table(
+            [pa.array(c, f.type) for c, f in zip(columns, SOURCES, strict=True)], schema=SOURCES
+        )
+
+
+def _schema(schema: pa.Schema, runs: Sequence[Run], coded: Mapping[str, pa.Array]) -> Schema:
+    nulls = np.sum([run.nulls for run in runs], axis=0)
+    return Schema(
+        tuple(
+            Column(
+                name=field.name,
+                type=str(field.type),
+                nullable=bool(nulls[i]) and field.name not in coded,
+                coded=field.name in coded,
+            )
+            for i, field in enumerate(schema)
+        )
+    )
+
+
+def _write_by_source(folder: Path, source: int, runs: Sequence[_OwnRun]) -> None:
+    def pieces() -> Iterator[np.ndarray]:
+        for path, first_row, stretches in runs:
+            with opened(path) as batch:
+                yield row_ids(batch.column("source_row").to_numpy(), stretches, first_row)
+
+    provenance.write_by_source(folder, source, pieces())

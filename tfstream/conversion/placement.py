@@ -1,0 +1,102 @@
+"""Where the rows of the run files stand among all rows: the order (group, source, row of the source)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from tfstream.conversion.keys import grouped
+from tfstream.conversion.runs import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Consecutive rows of a run file."""
+
+    run: int
+    """Index of the run."""
+    start: int
+    """First row in the file."""
+    stop: int
+    """Behind the last."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """The stretches of equal (group, run), in the order of the row ids."""
+
+    keys: pa.Table
+    """The key of each group, in order."""
+    rows_per_group: np.ndarray
+    """(groups,) int64, each at least 1."""
+    ends: np.ndarray
+    """(stretches,) int64: row id behind the last row of each."""
+    runs: np.ndarray
+    """(stretches,) int64: run of each."""
+    offsets: np.ndarray
+    """(stretches,) int64: where each begins in its run file."""
+
+    def slices(self, first_row: int, rows: int) -> list[Slice]:
+        """Where consecutive row ids lie, in their order."""
+        last_row = first_row + rows
+        low = int(np.searchsorted(self.ends, first_row, side="right"))
+        high = int(np.searchsorted(self.ends, last_row, side="left"))
+        found = []
+        for i in range(low, high + 1):
+            begin = int(self.ends[i - 1]) if i else 0
+            start = int(self.offsets[i]) - begin
+            found.append(
+                Slice(
+                    int(self.runs[i]),
+                    start + max(begin, first_row),
+                    start + min(int(self.ends[i]), last_row),
+                )
+            )
+        return found
+
+    def stretches(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """First row id and rows of each stretch of each run, in the order of its file."""
+        counts = np.diff(self.ends, prepend=0)
+        order = np.lexsort((self.offsets, self.runs))
+        runs = int(self.runs.max(initial=-1)) + 1
+        cuts = np.searchsorted(self.runs[order], np.arange(1, runs))
+        firsts = np.split((self.ends - counts)[order], cuts)
+        return list(zip(firsts, np.split(counts[order], cuts), strict=True))
+
+
+def place(runs: Sequence[Run]) -> Placement:
+    """The placement of the rows of all runs, given in the order of (source, row)."""
+    keys = pa.concat_tables([run.keys for run in runs])
+    groups = grouped(keys)
+    counts = np.concatenate([run.counts for run in runs])
+    offsets = np.concatenate([np.cumsum(run.counts) - run.counts for run in runs])
+    owners = np.repeat(np.arange(len(runs)), [len(run.counts) for run in runs])
+    order = np.argsort(groups.codes, kind="stable")
+    return Placement(
+        keys=keys.take(pa.array(groups.first)).combine_chunks(),
+        rows_per_group=np.bincount(groups.codes, weights=counts).astype(np.int64),
+        ends=np.cumsum(counts[order]),
+        runs=owners[order],
+        offsets=offsets[order],
+    )
+
+
+def row_ids(
+    source_rows: np.ndarray, stretches: tuple[np.ndarray, np.ndarray], first_row: int
+) -> np.ndarray:
+    """The row ids of a run's rows, in the order of the source.
+
+    Args:
+        source_rows: (rows,) int64, as the run file has them.
+        stretches: first row id and rows of each, an entry of `Placement.stretches`.
+        first_row: the first source row of the run.
+    """
+    firsts, counts = stretches
+    before = np.cumsum(counts) - counts
+    ids = np.repeat(firsts - before, counts) + np.arange(len(source_rows))
+    by_source = np.empty(len(ids), np.int64)
+    by_source[source_rows - first_row] = ids
+    return by_source

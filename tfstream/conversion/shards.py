@@ -1,0 +1,260 @@
+"""Stage 2: one shard, gathered from the run files."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tfstream import storage
+from tfstream.conversion.plan import near_equal
+from tfstream.conversion.runs import column_place, fixed_schema, opened
+from tfstream.conversion.vocabularies import codes_of, codes_path
+from tfstream.format import block, framing, provenance, statistics
+from tfstream.format.schema import MASK, Pack, Schema
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSlice:
+    """Consecutive rows of a run file that belong to a shard."""
+
+    path: Path
+    source: int
+    """Ordinal of the source."""
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardTask:
+    """What a worker needs to know to write a shard."""
+
+    folder: Path
+    """Where the shard's path begins."""
+    path: str
+    ordinal: int
+    first_row: int
+    """Row id of its first row."""
+    token: int
+    schema: Schema
+    source_schema: pa.Schema
+    slices: tuple[RunSlice, ...]
+    """Its rows, in order."""
+    block_rows: int
+    """Rows of a block at most."""
+    groups: np.ndarray
+    """(groups,) int64 ordinals of its groups."""
+    starts: np.ndarray
+    """(groups + 1,) int64: where each begins in the shard, and the number of rows."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRecord:
+    """What was written."""
+
+    size_bytes: int
+    sha256: str
+    provenance_sha256: str
+    block_sizes: np.ndarray
+    """(blocks,) int64, framed bytes."""
+    block_rows: np.ndarray
+    """(blocks,) int64."""
+    statistics: pa.Table
+    vocabulary_counts: pa.Table
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """The rows of a shard in memory."""
+
+    packs: list[np.ndarray]
+    missing: dict[str, np.ndarray]
+    texts: dict[str, pa.Array]
+    source: np.ndarray
+    source_row: np.ndarray
+
+
+def write_shards(tasks: Sequence[ShardTask]) -> list[ShardRecord]:
+    """Gather the rows of some shards, write them and their provenance; each run file is opened once.
+
+    Raises:
+        StorageError: if a run file cannot be read or a file cannot be written.
+    """
+    with contextlib.ExitStack() as stack:
+        runs: dict[Path, _OpenRun] = {}
+        return [_write_shard(task, runs, stack) for task in tasks]
+
+
+class _OpenRun:
+    """A run file, its packs as matrices."""
+
+    def __init__(self, batch: pa.RecordBatch, packs: Sequence[Pack]) -> None:
+        self.columns: dict[str, pa.Array] = dict(
+            zip(batch.schema.names, batch.columns, strict=True)
+        )
+        self.packs = {
+            pack.columns: np.frombuffer(self.columns[pack.name].buffers()[1], pack.dtype).reshape(
+                -1, len(pack.columns)
+            )
+            for pack in packs
+        }
+        self.source_row = self.columns["source_row"].to_numpy()
+        self.codes: dict[str, np.ndarray] = {}
+        """For the place of each coded column: the code of each entry of its dictionary here."""
+
+
+def _write_shard(
+    task: ShardTask, runs: dict[Path, _OpenRun], stack: contextlib.ExitStack
+) -> ShardRecord:
+    rows = _gather(task, runs, stack)
+    sizes = near_equal(len(rows.source), task.block_rows)
+    framed, digest, schema = [], hashlib.sha256(), _Features.of(task.schema)
+    # Not durable yet: the manifest waits for the disk once, for all shards.
+    with storage.publishing(task.folder / task.path, durable=False) as file:
+        first = 0
+        for size in sizes.tolist():
+            header = block.Header(first_row=task.first_row + first, rows=size, token=task.token)
+            record = framing.frame(_encode(header, schema, rows, first))
+            digest.update(record)
+            file.write(record)
+            framed.append(len(record))
+            first += size
+    entries, counts = statistics.compute(
+        task.schema, rows.packs, rows.missing, task.groups, task.starts
+    )
+    return ShardRecord(
+        size_bytes=sum(framed),
+        sha256=digest.hexdigest(),
+        provenance_sha256=provenance.write_by_row(
+            task.folder, task.ordinal, rows.source, rows.source_row
+        ),
+        block_sizes=np.array(framed, np.int64),
+        block_rows=sizes,
+        statistics=entries,
+        vocabulary_counts=counts,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Features:
+    """What a schema derives on every access, derived once a shard."""
+
+    masked: tuple[str, ...]
+    packs: tuple[Pack, ...]
+    texts: dict[str, str]
+
+    @classmethod
+    def of(cls, schema: Schema) -> _Features:
+        return cls(schema.masked, schema.packs, schema.texts)
+
+
+def _encode(header: block.Header, schema: _Features, rows: _Rows, start: int) -> bytes:
+    count, stop = header.rows, start + header.rows
+    fixed: list[tuple[str, bytes]] = []
+    if schema.masked:
+        there = np.ones(count, bool)
+        valid = [
+            ~rows.missing[name][start:stop] if name in rows.missing else there
+            for name in schema.masked
+        ]
+        fixed.append((MASK, block.pack_mask(valid, count).tobytes()))
+    for pack, matrix in zip(schema.packs, rows.packs, strict=True):
+        fixed.append((pack.name, matrix[start:stop].tobytes()))
+    texts = [
+        (feature, rows.texts[name].slice(start, count)) for name, feature in schema.texts.items()
+    ]
+    return block.encode(header, fixed, texts)
+
+
+def _open(task: ShardTask, path: Path, stack: contextlib.ExitStack) -> _OpenRun:
+    run = _OpenRun(stack.enter_context(opened(path)), fixed_schema(task.source_schema).packs)
+    if any(column.coded for column in task.schema.columns):
+        with np.load(codes_path(path)) as stored:
+            run.codes = dict(stored.items())
+    return run
+
+
+def _gather(task: ShardTask, runs: dict[Path, _OpenRun], stack: contextlib.ExitStack) -> _Rows:
+    """The rows of a shard out of the run files, in order."""
+    schema, count = task.schema, int(task.starts[-1])
+    places = {name: column_place(name, task.source_schema) for name in schema.names}
+    coded = {column.name for column in schema.columns if column.coded}
+    packs = schema.packs
+    matrices = [np.empty((count, len(pack.columns)), pack.dtype) for pack in packs]
+    missing: dict[str, np.ndarray] = {}
+    texts: dict[str, list[pa.Array]] = {name: [] for name in schema.texts}
+    masked = [(name, places[name]) for name in schema.masked]
+    source, source_row = np.empty(count, np.int32), np.empty(count, np.int64)
+    at = 0
+    for piece in task.slices:
+        if piece.path not in runs:
+            runs[piece.path] = _open(task, piece.path, stack)
+        run = runs[piece.path]
+        span = slice(at, at + piece.stop - piece.start)
+        for pack, matrix in zip(packs, matrices, strict=True):
+            # Packs of a run file that are packs of a block are copied whole, others column by column.
+            whole = run.packs.get(pack.columns)
+            if whole is not None:
+                matrix[span] = whole[piece.start : piece.stop]
+            else:
+                _fill(matrix[span], pack, piece, run, {name: places[name] for name in coded})
+        for name, place in masked:
+            lost = _missing(run, place, piece)
+            if lost is not None:
+                missing.setdefault(name, np.zeros(count, bool))[span] = lost
+        for name, values in texts.items():
+            values.append(_text(run.columns[f"text/{places[name]}"], piece))
+        source[span] = piece.source
+        source_row[span] = run.source_row[piece.start : piece.stop]
+        at = span.stop
+    joined = {name: pa.concat_arrays(values) for name, values in texts.items()}
+    return _Rows(matrices, missing, joined, source, source_row)
+
+
+def _fill(
+    matrix: np.ndarray, pack: Pack, piece: RunSlice, run: _OpenRun, coded: dict[str, str]
+) -> None:
+    """A pack column by column: codes, and columns that codes pushed into another pack.
+
+    Args:
+        matrix: (rows, columns of the pack), filled.
+        pack: the pack.
+        piece: the rows.
+        run: the run file.
+        coded: for each coded column: what it is called in the run file.
+    """
+    plain = {
+        name: view[:, j] for columns, view in run.packs.items() for j, name in enumerate(columns)
+    }
+    for j, name in enumerate(pack.columns):
+        if name in coded:
+            values = run.columns[f"text/{coded[name]}"].slice(piece.start, piece.stop - piece.start)
+            matrix[:, j] = codes_of(values, run.codes[coded[name]])
+        else:
+            matrix[:, j] = plain[name][piece.start : piece.stop]
+
+
+def _missing(run: _OpenRun, place: str, piece: RunSlice) -> np.ndarray | None:
+    """Which values of the slice are null; None if none of the run is."""
+    count = piece.stop - piece.start
+    for name in (f"valid/{place}", f"text/{place}"):
+        if name in run.columns:
+            column = run.columns[name].slice(piece.start, count)
+            lost = pc.is_null(column) if name.startswith("text") else pc.invert(column)
+            return np.asarray(lost.to_numpy(zero_copy_only=False)) if pc.any(lost).as_py() else None
+    return None
+
+
+def _text(column: pa.Array, piece: RunSlice) -> pa.Array:
+    """Strings as bytes, null as the empty string; copied out of the run file."""
+    values = column.slice(piece.start, piece.stop - piece.start)
+    if pa.types.is_dictionary(values.type):
+        values = values.dictionary_decode()
+    empty = pa.scalar(b"", pa.binary())
+    return pc.fill_null(values.cast(pa.binary()), empty)

@@ -1,0 +1,22 @@
+"""Fingerprints of batches: what proves that the rows computed are the rows that came, in that order."""
+
+from __future__ import annotations
+
+from tfstream.order import Array, Arrays, mix
+
+
+def fingerprints(xp: Arrays, values: Array) -> Array:
+    """One 64-bit fingerprint a batch: the sum of mixed values, each weighted by its place.
+
+    With m the mixing of splitmix64, it is Σ m(value_i) · (m(i + 1) | 1) mod 2^64 over the places i of the batch.
+
+    Args:
+        xp: the array operations.
+        values: (steps, rows) uint64: row ids, or the bits of labels.
+
+    Returns:
+        (steps,) uint64.
+    """
+    places = xp.uint64(xp.cumsum(xp.int64(values[0] * xp.uint64(0)) + 1))
+    weights = mix(xp, places) | xp.uint64(1)
+    return xp.row_sums(mix(xp, values) * weights)
