@@ -13,7 +13,7 @@
     grouped.py           the grouped Dask Sequence
     textbook.py          one tf.train.Example per row
     limit.py             numpy from a memory map
-    clock.py             steady rows/s: whole epochs, from first batch to first batch
+    clock.py             steady rows/s, and rows/s over whole epochs
     reading.py           job read            (in a child)
     fitting.py           jobs fit, callback  (in a child)
     converting.py        job convert         (in a child)

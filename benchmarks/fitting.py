@@ -140,7 +140,7 @@ class EpochClock(keras.callbacks.Callback):
 
 def run_callback(task: Task) -> dict[str, Any]:
     """Measure `fit` on tfstream with the lineage callback, or without it."""
-    import tfstream  # noqa: PLC0415 - job fit must run where tfstream does not import
+    import tfstream
 
     contender = benchmarks.contenders.find(task.workload, "tfstream-packed")
     source: Any = contender.load().open_source(task.folder / contender.layout, task, contender)
@@ -165,6 +165,6 @@ def run_callback(task: Task) -> dict[str, Any]:
 
 
 def _run_findings(folder: str) -> list[str]:
-    import tfstream  # noqa: PLC0415 - as above
+    import tfstream
 
     return [str(finding) for finding in tfstream.open_run(folder).verify()]

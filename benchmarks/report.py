@@ -32,12 +32,15 @@ _REFERENCES = {
     "callback": (),
 }
 _CAPTIONS = {
-    "read": "MB/s: bytes delivered, 129 a row (32 float32, int8 label), 137 with the int64 id. "
+    "read": "M rows/s and ratios: after the first batch of an epoch; with start: over whole epochs. "
+    "MB/s: bytes delivered, 129 a row (32 float32, int8 label), 137 with the int64 id. "
     "Peak MB holds up to 13 bytes a row of the delivery check.",
-    "fit": "Two Dense(64, relu) and a sigmoid, adam; features and label only, 129 bytes a row.",
+    "fit": "M rows/s and ratios as in read. Two Dense(64, relu) and a sigmoid, adam; features and label only, 129 bytes a row.",
     "convert": "145 bytes a row: 32 float32, int64 id, int8 label, int32 month and day.",
     "callback": "Whole epochs after the first.",
 }
+_STREAMING = ("read", "fit")
+"""Jobs whose epochs are started again and again."""
 _MEGA = 1e6
 RESULTS = Path(__file__).parent / "results"
 
@@ -48,6 +51,11 @@ class Line:
 
     entry: Entry
     rows_per_s: float
+    """Steady, where the job starts epochs."""
+    whole_rows_per_s: float | None
+    """Over whole epochs, their starts included."""
+    start_s: float | None
+    """From the last batch of an epoch to the first of the next."""
     slowest: float
     fastest: float
     peak_bytes: float
@@ -62,16 +70,23 @@ def summarize(entry: Entry, outcomes: Sequence[Outcome]) -> Line | None:
     if not good:
         return None
     rates = [one.fields["rows_per_s"] for one in good]
-    qualities = [one.fields["quality"] for one in good if one.fields.get("quality") is not None]
     return Line(
         entry=entry,
         rows_per_s=median(rates),
+        whole_rows_per_s=_median_of("whole_rows_per_s", good),
+        start_s=_median_of("start_s", good),
         slowest=min(rates),
         fastest=max(rates),
         peak_bytes=median(one.peak_bytes for one in good),
-        quality=median(qualities) if qualities else None,
+        quality=_median_of("quality", good),
         whole=all(one.fields["whole_epoch"] for one in good),
     )
+
+
+def _median_of(field: str, outcomes: Sequence[Outcome]) -> float | None:
+    """The median of a field over those that have it."""
+    values = [one.fields[field] for one in outcomes if one.fields.get(field) is not None]
+    return median(values) if values else None
 
 
 def machine() -> dict[str, Any]:
@@ -126,20 +141,21 @@ def show_job(
     references = [(name, lines.get(name)) for name in _REFERENCES[job] if lines.get(name)]
     table = Table(title=f"{job}: medians, in turn", caption=_CAPTIONS[job], title_justify="left")
     table.add_column("contender", no_wrap=True)
-    for header in ("rows", "M rows/s", "from - to", "MB/s", "peak MB"):
+    starts = ("with start", "start s") if job in _STREAMING else ()
+    for header in ("rows", "M rows/s", "from - to", *starts, "MB/s", "peak MB"):
         table.add_column(header, justify="right", no_wrap=True)
     for name, _ in references:
         table.add_column(f"{name.removeprefix('tfstream-')} / it", justify="right", no_wrap=True)
     if job == "read":
         table.add_column("quality", justify="right", no_wrap=True)
-    table.add_column("shuffles" if job in {"read", "fit"} else "what", overflow="fold")
+    table.add_column("shuffles" if job in _STREAMING else "what", overflow="fold")
     for line in filter(None, lines.values()):
         ratios = [f"{other.rows_per_s / line.rows_per_s:.2f}" for _, other in references if other]
-        quality = (
-            [f"{line.quality:.2f}" if line.quality is not None else "-"] if job == "read" else []
-        )
+        quality = [_or_dash(line.quality, 2)] if job == "read" else []
         part = "" if line.whole else "; part of an epoch"
-        table.add_row(*_figures(line), *ratios, *quality, line.entry.note + part)
+        table.add_row(
+            *_figures(line, starts=bool(starts)), *ratios, *quality, line.entry.note + part
+        )
     console.print(table)
     if job == "callback":
         _show_cost(console, lines.get("without-callback"), lines.get("with-callback"))
@@ -148,12 +164,18 @@ def show_job(
             console.print(f"{job} {outcome.task.contender}: {problem}", markup=False)
 
 
-def _figures(line: Line) -> list[str]:
+def _or_dash(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def _figures(line: Line, *, starts: bool) -> list[str]:
+    whole = None if line.whole_rows_per_s is None else line.whole_rows_per_s / _MEGA
     return [
         line.entry.name,
         f"{line.entry.rows:,}",
         f"{line.rows_per_s / _MEGA:.4f}",
         f"{line.slowest / _MEGA:.3f} - {line.fastest / _MEGA:.3f}",
+        *([_or_dash(whole, 4), _or_dash(line.start_s, 2)] if starts else []),
         f"{line.rows_per_s * line.entry.bytes_per_row / _MEGA:,.1f}",
         f"{line.peak_bytes / _MEGA:,.0f}",
     ]

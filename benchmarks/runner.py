@@ -69,7 +69,7 @@ def run_child(task: Task) -> Outcome:
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "benchmarks", "child", task.to_json()]
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
-        process = subprocess.Popen(  # noqa: S603 - our own command
+        process = subprocess.Popen(
             command,
             cwd=_ROOT,
             env=os.environ | _ENVIRONMENT | {"PYTHONPATH": path},

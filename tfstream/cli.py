@@ -223,7 +223,7 @@ def trace(
 
 
 @app.command()
-def find(  # noqa: PLR0913, PLR0917 - one parameter an option
+def find(
     run: RunFolder,
     source: Annotated[str | None, typer.Option(help="Source file, or the end of its path.")] = None,
     row: Annotated[int | None, typer.Option(help="Row of the source, 0 for the first.")] = None,
@@ -260,7 +260,10 @@ def demo(
     from tfstream.demo import run_demo
 
     # What the summary proposes to type must work where it is pasted, in a virtual environment too.
-    command = "tfstream" if shutil.which("tfstream") else sys.argv[0]
+    called = Path(sys.argv[0])
+    command = (
+        str(called) if called.name == "tfstream" and not shutil.which("tfstream") else "tfstream"
+    )
     run_demo(out, screen=Screen(), command=command)
 
 

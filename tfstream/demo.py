@@ -235,6 +235,7 @@ def train(
         epochs=EPOCHS,
         validation_data=validation.dataset(),
         callbacks=[tfstream.LineageCallback(run_folder, stream, validation=validation), timing],
+        shuffle=False,  # the stream does it; Keras would only warn that it cannot
         verbose=verbose,
     )
     return stream, history.history["val_auc"][-1], min(clock.seconds)

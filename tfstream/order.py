@@ -38,6 +38,10 @@ Array = Any
 ROUNDS = 8
 """Rounds of the bijection. Four fail at lags of half and a quarter of a power of two."""
 
+MIN_BITS = 8
+"""A bijection on fewer bits than these, filtered down to nothing, is not uniform after eight rounds: over 50,000 keys
+its lag differences deviate by up to 30 standard errors for n = 8, 16, 32 and 64."""
+
 _GOLDEN = 0x9E3779B97F4A7C15
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
@@ -183,7 +187,7 @@ def key(xp: Arrays, *parts: Array) -> Array:
 def permutations(xp: Arrays, keys: Array, n: Array) -> Array:
     """One permutation of [0, n) a key.
 
-    With 2^k the first power of two not below n, a round is x ← (a·x + b) mod 2^k; x ← x xor (x >>
+    With 2^k the first power of two not below n, k at least `MIN_BITS`, a round is x ← (a·x + b) mod 2^k; x ← x xor (x >>
     ⌈k/2⌉), a
     odd; after `ROUNDS` rounds of 0, 1, …, 2^k - 1, what lies below n stays, in that order.
 
@@ -198,7 +202,8 @@ def permutations(xp: Arrays, keys: Array, n: Array) -> Array:
     counters = xp.uint64(xp.arange(2 * ROUNDS) + 1) * xp.uint64(_GOLDEN)
     constants = xp.uint32(xp.right_shift(mix(xp, xp.reshape(keys, -1, 1) + counters), 32))
     last = xp.uint32(n - 1)
-    bits = xp.sum(xp.uint32(xp.right_shift(last, xp.uint32(xp.arange(32))) != xp.uint32(0)))
+    widest = last | xp.uint32(2**MIN_BITS - 1)
+    bits = xp.sum(xp.uint32(xp.right_shift(widest, xp.uint32(xp.arange(32))) != xp.uint32(0)))
     size = 2 ** xp.int64(bits)
     mask, shift = xp.uint32(size - 1), xp.right_shift(bits + xp.uint32(1), 1)
     x = xp.reshape(xp.uint32(xp.arange(size)), 1, -1)
@@ -234,6 +239,14 @@ class Spec:
 
     def __post_init__(self) -> None:
         """Refuse numbers that no order can be made of."""
+        for name, value, allowed in (
+            ("remainder", self.remainder, ("keep", "drop")),
+            ("shuffle", self.shuffle, ("global", "none")),
+        ):
+            if value not in allowed:
+                raise UsageError(f'{name} is "{allowed[0]}" or "{allowed[1]}", not {value!r}')
+        if self.shuffle == "none" and self.stretches != 1:
+            raise UsageError(f'shuffle="none" has one stretch, got {self.stretches}')
         if self.batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {self.batch_size}")
         if not 0 <= self.seed < 2**63:

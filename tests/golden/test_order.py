@@ -45,7 +45,6 @@ CASES: dict[str, dict[str, Any]] = {
     "a tail": BASE,
     "a dropped tail": BASE | {"remainder": "drop"},
     "the manifest": BASE | {"shuffle": "none", "stretches": 1},
-    "the manifest in stretches": BASE | {"shuffle": "none", "stretches": 4},
     "uneven blocks": BASE
     | {
         "kept": [[5, 1], [3, 17], [4, 250], [1, 3], [90, 2]],

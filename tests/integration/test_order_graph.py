@@ -32,7 +32,7 @@ def assert_equal(left: Window, right: Window) -> None:
         (UNEVEN, {"batch_size": 40, "stretches": 8, "window_steps": 3}),
         (UNEVEN, {"batch_size": 40, "stretches": 8, "window_steps": 3, "remainder": "drop"}),
         (UNEVEN, {"batch_size": 32, "stretches": 4, "window_steps": 1, "seed": 2**63 - 1}),
-        (UNEVEN, {"batch_size": 32, "stretches": 4, "window_steps": 2, "shuffle": "none"}),
+        (UNEVEN, {"batch_size": 32, "stretches": 1, "window_steps": 2, "shuffle": "none"}),
         (UNEVEN, {"batch_size": 7, "stretches": 7, "window_steps": 100, "seed": 0}),
         (UNEVEN, {"batch_size": 1024, "stretches": 8, "window_steps": 3}),
         (UNEVEN[1:2], {"batch_size": 1, "stretches": 1, "window_steps": 1}),

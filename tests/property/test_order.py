@@ -14,10 +14,9 @@ from tfstream.errors import UsageError
 from tfstream.order import NUMPY, Spec, epoch_of, key, mix, permutations, window_of
 
 KEYS = 1000
-LIMIT = 6.0
+LIMIT = 5.0
 """Standard errors. Some 700 cells and spreads are looked at for one n, so that uniform
-permutations have one above it in less than one of 10,000 lists of keys; four rounds reach 10 to 18.
-It is 6 and not 5 for the sake of n = 16, where eight rounds reach 5.4; elsewhere they stay below 4.
+permutations have one above it in less than one of 1,000 lists of keys; four rounds reach 10 to 18.
 """
 SIZES = [3, 16, 64, 365, 1024, 16_384, 65_536]
 CHUNK = 2**17
@@ -86,7 +85,7 @@ def test_keys_do_not_add_up() -> None:
 
 def permutation_in_plain_integers(start: int, n: int) -> list[int]:
     """`permutations` for one key, as its docstring says it."""
-    bits = (n - 1).bit_length()
+    bits = max((n - 1).bit_length(), 8)
     numbers = [
         mix_in_plain_integers((start + (i + 1) * 0x9E3779B97F4A7C15) % WORD) >> 32
         for i in range(2 * 8)
@@ -141,15 +140,11 @@ def above_limit(chunks: Iterator[np.ndarray], n: int) -> dict[str, float]:
 
 @pytest.mark.parametrize("n", SIZES)
 def test_the_bijection_is_uniform_in_pairs_and_differences(n: int) -> None:
-    """Places, and pairs and differences at lags 1, n/2, n/4, n/8, are uniform over 1000 keys.
-
-    Not to the last: for n = 8, 16, 32 and 64 eight rounds leave the chi-square of differences 1 to
-    7 % too large, which is below the limit with 1000 keys and far above it with 50,000.
-    """
+    """Places, and pairs and differences at lags 1, n/2, n/4, n/8, are uniform over 1000 keys."""
     assert above_limit(keyed(n), n) == {}
 
 
-@pytest.mark.parametrize("n", [16, 64, 1024, 16_384])
+@pytest.mark.parametrize("n", [256, 1024, 16_384])
 def test_four_rounds_are_not_uniform(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above can fail: half the rounds do, at the lags n/2 and n/4."""
     monkeypatch.setattr(order, "ROUNDS", 4)
@@ -362,6 +357,9 @@ KEPT = np.array([10, 10], np.int64)
                 "set window_rows"
             ),
         ),
+        ({"remainder": "droop"}, """remainder is "keep" or "drop", not 'droop'"""),
+        ({"shuffle": "nonne"}, """shuffle is "global" or "none", not 'nonne'"""),
+        ({"shuffle": "none", "stretches": 4}, 'shuffle="none" has one stretch, got 4'),
         ({"stretches": 0}, "stretches must divide batch_size, got 0 for 8 rows"),
         ({"stretches": -2}, "stretches must divide batch_size, got -2 for 8 rows"),
         ({"stretches": 3}, "stretches must divide batch_size, got 3 for 8 rows"),

@@ -50,7 +50,7 @@ _OwnRun = tuple[Path, int, tuple[np.ndarray, np.ndarray]]
 __all__ = ["Progress", "convert"]
 
 
-def convert(
+def convert(  # noqa: PLR0913 - the public signature
     source: SourceArgument,
     out: str | os.PathLike[str],
     *,
@@ -106,7 +106,7 @@ class _Assembly:
     block_rows: int
 
     @classmethod
-    def of(
+    def of(  # noqa: PLR0913, PLR0917 - a field each
         cls,
         sources: Sources,
         survey: Survey,
@@ -221,7 +221,7 @@ class _Assembly:
         )
 
     def _batches(self, tasks: Sequence[ShardTask]) -> Iterator[list[ShardTask]]:
-        """Consecutive shards that one worker writes, so that it opens the run files once for many small ones."""
+        """Consecutive shards for one worker, which opens the run files once for all of them."""
         batch: list[ShardTask] = []
         rows = 0
         for task in tasks:

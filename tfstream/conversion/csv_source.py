@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import mmap
 import re
 from collections import Counter
@@ -20,7 +21,7 @@ _SCAN_BYTES = 16 << 20
 _QUOTE, _COMMA, _LF, _CR = b'",\n\r'
 _FIELD = rb'(?:"[^"]*(?:""[^"]*)*"[^,\r\n]*|[^",\r\n][^,\r\n]*|)'
 _RECORD = re.compile(_FIELD + rb"(?:," + _FIELD + rb")*(?:\r\n|\n|\r|\Z)")
-"""A record as pyarrow parses it: a quote counts only at the start of a field, and doubled inside."""
+"""A record as pyarrow parses it: a quote counts at the start of a field, and doubled inside."""
 
 Infer = Callable[[Sequence["CsvPartition"]], list[tuple[int, pa.Schema]]]
 """Runs `CsvPartition.infer` on every partition."""
@@ -72,7 +73,8 @@ class CsvPartition:
         except pa.ArrowException as error:
             first = str(error).splitlines()[0]
             raise DataError(
-                f"{self.source.path} is not readable as CSV in bytes {self.start} to {self.stop}: {first}"
+                f"{self.source.path} is not readable as CSV in bytes {self.start} to "
+                f"{self.stop}: {first}"
             ) from error
 
 
@@ -119,13 +121,15 @@ def unified(left: pa.DataType, right: pa.DataType) -> pa.DataType:
     if pa.binary() in pair:
         return pa.binary()
     moments = [type_ for type_ in pair if pa.types.is_timestamp(type_) and type_.tz is None]
-    if len(moments) == 2 or (len(moments) == 1 and pa.date32() in pair):
+    if pair <= {*moments, pa.date32()} and moments:
         return pa.timestamp("ns") if pa.timestamp("ns") in pair else moments[0]
     return pa.string()
 
 
 def cuts(path: Path, partition_bytes: int) -> list[int]:
-    """Bytes at which records begin, about `partition_bytes` apart; the first behind the header, the last the end.
+    """Bytes at which records begin, about `partition_bytes` apart, and the end of the file.
+
+    The first is behind the header.
 
     Raises:
         ValueError: if a quoted field does not end.
@@ -150,7 +154,7 @@ def _partitions(source: Source, partition_bytes: int) -> Iterator[CsvPartition]:
     except OSError as error:
         raise StorageError(f"cannot read {source.path}: {error.strerror or error}") from error
     names = _names(source, places[0])
-    for start, stop in zip(places, places[1:], strict=False):
+    for start, stop in itertools.pairwise(places):
         yield CsvPartition(source=source, first_row=0, start=start, stop=stop, names=names)
 
 
@@ -172,8 +176,8 @@ def _names(source: Source, stop: int) -> tuple[str, ...]:
 def _quick_cuts(data: mmap.mmap, start: int, partition_bytes: int) -> list[int] | None:
     """The cuts by counting quotes; None if a quote stands where counting would mislead.
 
-    A line feed ends a record if an even number of quotes precedes it. That holds as long as every opening quote
-    stands at the start of a field.
+    A line feed ends a record if an even number of quotes precedes it. That holds as long as every
+    opening quote stands at the start of a field.
     """
     places, quotes, place = [start], 0, start
     while place < len(data):

@@ -1,4 +1,4 @@
-"""The keys of the groups: which column or part of a timestamp, and the sorted distinct values of rows."""
+"""The keys of the groups: columns or parts of timestamps, and their sorted distinct values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def check(group_by: Sequence[str], schema: pa.Schema) -> tuple[Key, ...]:
     """The parsed keys, known to work on the columns of the sources.
 
     Raises:
-        UsageError: if there is none, one does not parse, names no column, or makes a name that is taken.
+        UsageError: if there is none, one does not parse or names no column, or a name is taken.
     """
     if not group_by:
         raise UsageError(
@@ -42,8 +42,8 @@ def check(group_by: Sequence[str], schema: pa.Schema) -> tuple[Key, ...]:
         is_column = isinstance(key.value, expressions.Column) and key.value.name == key.name
         if key.name in schema.names and not is_column:
             raise UsageError(
-                f"group_by {text!r} makes a key {key.name!r}, but the sources have a column of that name; "
-                f"group by that column, or write {text!r} AS another name"
+                f"group_by {text!r} makes a key {key.name!r}, but the sources have a column of "
+                f"that name; group by that column, or write {text!r} AS another name"
             )
         if [other.name for other in keys].count(key.name) > 1:
             raise UsageError(
@@ -73,7 +73,9 @@ def derive(keys: Sequence[Key], table: pa.Table) -> pa.Table:
 
 
 def grouped(keys: pa.Table) -> Grouping:
-    """The rows of key columns by their distinct keys, in key order: by the first column, then the next; nulls last.
+    """The rows of key columns by their distinct keys.
+
+    Keys are ordered by the first column, then by the next; nulls come last.
 
     Raises:
         UsageError: if a type cannot be grouped.

@@ -24,7 +24,7 @@ class ConvertOptions:
     temp: str | None = None
     """Folder for about one uncompressed copy of the data; by default inside the output."""
 
-    def __post_init__(self) -> None:
+    def __post_init__(self) -> None:  # noqa: D105 - the class says what is checked
         for name in ("block_rows", "shard_bytes", "partition_bytes"):
             value = getattr(self, name)
             if value < 1:

@@ -48,20 +48,22 @@ def survey(sources: Sources, partition_bytes: int) -> Survey:
         DataError: if a file is not Parquet or two have different columns.
     """
     partitions: list[ParquetPartition] = []
-    rows, size_bytes, first = [], 0, None
+    rows, size_bytes = [], 0
+    first: tuple[Source, pa.Schema] | None = None
     for source in sources.files:
         with _opened(source) as file:
             schema, metadata = kept_schema(file.schema_arrow, source), file.metadata
-        if first is None:
-            first = (source, schema)
+        first = first or (source, schema)
         refuse_differences(first, (source, schema))
         group_rows, group_bytes = _row_groups(schema, metadata)
         partitions += _partitions(source, group_rows, group_bytes, partition_bytes)
         rows.append(int(group_rows.sum()))
         size_bytes += int(group_bytes.sum())
-    assert first is not None, "discover() never returns no source"
     return Survey(
-        schema=first[1], rows=tuple(rows), partitions=tuple(partitions), size_bytes=size_bytes
+        schema=first[1] if first else pa.schema([]),
+        rows=tuple(rows),
+        partitions=tuple(partitions),
+        size_bytes=size_bytes,
     )
 
 

@@ -1,4 +1,4 @@
-"""Where the rows of the run files stand among all rows: the order (group, source, row of the source)."""
+"""Where the rows of run files stand among all rows, by (group, source, row of the source)."""
 
 from __future__ import annotations
 

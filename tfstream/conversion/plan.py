@@ -1,4 +1,4 @@
-"""Which rows go into which shard and block. Arithmetic on counts: no file, no table, no partition takes part."""
+"""Which rows go into which shard and block: arithmetic on counts, without files or partitions."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def plan_shards(
 ) -> tuple[ShardPlan, ...]:
     """The shards of a data set.
 
-    A group of at least `block_rows` rows has shards of its own, near-equal and of at most `shard_rows` rows.
-    Smaller groups that follow each other share shards of at most `shard_rows` rows, or of one group.
+    A group of at least `block_rows` rows has shards of its own, near-equal and of at most
+    `shard_rows` rows. Smaller groups that follow each other share shards of at most `shard_rows`.
 
     Args:
         rows_per_group: (groups,) int64 in key order, each at least 1.
@@ -81,7 +81,7 @@ def plan_shards(
 
 
 def near_equal(rows: int, limit: int) -> np.ndarray:
-    """The fewest parts of at most `limit` rows: all of ⌈rows / parts⌉, the last ones shorter; int64."""
+    """The fewest parts of at most `limit` rows: all of ⌈rows / parts⌉, the last shorter; int64."""
     parts = -(-rows // limit)
     size = -(-rows // parts)
     ends = np.minimum(np.arange(1, parts + 1, dtype=np.int64) * size, rows)
@@ -90,7 +90,7 @@ def near_equal(rows: int, limit: int) -> np.ndarray:
 
 
 def shard_path(plan: ShardPlan, key: Mapping[str, Any]) -> str:
-    """The path of a shard in the data set's folder; only the ordinal counts, the rest is for people.
+    """The path of a shard in the data set's folder: its ordinal, then a slug for people.
 
     Args:
         plan: the shard.

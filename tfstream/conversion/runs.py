@@ -1,7 +1,7 @@
-"""Stage 1: the rows of a partition, sorted by group, in run files from which stage 2 gathers its shards.
+"""Stage 1: the rows of a partition, sorted by group, in run files that stage 2 gathers from.
 
-A run file is one Arrow record batch. Each pack is a column of fixed-size values, a whole row of the pack each; so
-the rows of a group are one stretch of bytes.
+A run file is one Arrow record batch. Each pack is a column of fixed-size values, a row of the pack
+each; so the rows of a group are one stretch of bytes.
 """
 
 from __future__ import annotations

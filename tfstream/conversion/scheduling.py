@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
 import dask
 from dask.callbacks import Callback
+from dask.system import CPU_COUNT
 
 from tfstream.errors import UsageError
 
@@ -31,14 +33,15 @@ class Scheduler:
         """Choose it.
 
         Args:
-            scheduler: None, "threads", "processes", "synchronous", or a `distributed.Client` or its address.
+            scheduler: None, "threads", "processes", "synchronous", or a `distributed.Client` or its
+                address.
             progress: called as tasks end.
 
         Raises:
             UsageError: if it is none of these, or a cluster cannot be reached.
         """
         self._progress = progress
-        self._client = None
+        self._client: Any = None
         self._own = False
         if isinstance(scheduler, str) and "://" in scheduler:
             self._client, self._own = _connect(scheduler), True
@@ -60,37 +63,30 @@ class Scheduler:
     def run(
         self, stage: str, function: Callable[..., T], calls: Iterable[Sequence[Any]]
     ) -> list[T]:
-        """The results of a function for each list of arguments, in their order; the first error is raised."""
+        """The results of a function for each list of arguments, in order.
+
+        The first error is raised when no task runs on this machine any more.
+        """
         listed = list(calls)
         report = _Report(stage, len(listed), self._progress)
         report.start()
         if not listed:
             return []
         if self._client is not None:
-            return self._run_on_cluster(function, listed, report)
+            return _run_on_cluster(self._client, function, listed, report)
         # An opaque call: Dask would search every field of the arguments for tasks.
         tasks = [
             dask.delayed(partial(function, *arguments), pure=False, traverse=False)()
             for arguments in listed
         ]
         names = {task.key for task in tasks}
-        with Callback(posttask=lambda key, *_: report.advance() if key in names else None):
-            return list(dask.compute(*tasks, scheduler=self._local, optimize_graph=False))
-
-    def _run_on_cluster(
-        self, function: Callable[..., T], calls: Sequence[Sequence[Any]], report: _Report
-    ) -> list[T]:
-        from distributed import as_completed  # noqa: PLC0415 - only who has a cluster needs it
-
-        assert self._client is not None
-        futures = [self._client.submit(function, *arguments, pure=False) for arguments in calls]
-        try:
-            for future in as_completed(futures):
-                future.result()
-                report.advance()
-            return list(self._client.gather(futures))
-        finally:
-            self._client.cancel(futures)
+        advance = Callback(posttask=lambda key, *_: report.advance() if key in names else None)
+        # A pool of its own: leaving it waits for the tasks that still run when one has failed.
+        with advance, ThreadPoolExecutor(CPU_COUNT) as pool:
+            threads = {"pool": pool} if self._local == "threads" else {}
+            return list(
+                dask.compute(*tasks, scheduler=self._local, optimize_graph=False, **threads)
+            )
 
 
 class _Report:
@@ -110,6 +106,24 @@ class _Report:
             self._done += 1
             if self._progress is not None:
                 self._progress(self._stage, self._done, self._total)
+
+
+def _run_on_cluster(
+    client: Any,  # noqa: ANN401 - distributed is optional and untyped
+    function: Callable[..., T],
+    calls: Sequence[Sequence[Any]],
+    report: _Report,
+) -> list[T]:
+    from distributed import as_completed  # noqa: PLC0415 - only who has a cluster needs it
+
+    futures = [client.submit(function, *arguments, pure=False) for arguments in calls]
+    try:
+        for future in as_completed(futures):
+            future.result()
+            report.advance()
+        return list(client.gather(futures))
+    finally:
+        client.cancel(futures)
 
 
 def _connect(address: str) -> Any:  # noqa: ANN401 - distributed is optional and untyped

@@ -81,7 +81,7 @@ class _Rows:
 
 
 def write_shards(tasks: Sequence[ShardTask]) -> list[ShardRecord]:
-    """Gather the rows of some shards, write them and their provenance; each run file is opened once.
+    """Gather the rows of some shards and write them, with provenance; each run is opened once.
 
     Raises:
         StorageError: if a run file cannot be read or a file cannot be written.
@@ -198,7 +198,7 @@ def _gather(task: ShardTask, runs: dict[Path, _OpenRun], stack: contextlib.ExitS
         run = runs[piece.path]
         span = slice(at, at + piece.stop - piece.start)
         for pack, matrix in zip(packs, matrices, strict=True):
-            # Packs of a run file that are packs of a block are copied whole, others column by column.
+            # A pack of the run file that is one of a block is copied whole, others by column.
             whole = run.packs.get(pack.columns)
             if whole is not None:
                 matrix[span] = whole[piece.start : piece.stop]

@@ -83,7 +83,8 @@ class Survey:
 def discover(source: SourceArgument) -> Sources:
     """The files that a file, a glob, a folder or a list of them means; each once.
 
-    In a folder and below, every .parquet, .pq and .csv counts, but for names that begin with a dot or an underscore.
+    In a folder and below, every .parquet, .pq and .csv counts, but for names that begin with a dot
+    or an underscore.
 
     Raises:
         UsageError: if one names nothing, has another suffix, or Parquet and CSV are mixed.
@@ -91,9 +92,8 @@ def discover(source: SourceArgument) -> Sources:
     listed = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     if not listed:
         raise UsageError("the list of sources is empty; name at least one file, glob or folder")
-    found = sorted(
-        {Path(os.path.abspath(path)) for one in listed for path in _files(local_path(one))}
-    )
+    paths = [path for one in listed for path in _files(local_path(one))]
+    found = sorted({Path(os.path.abspath(path)) for path in paths})  # noqa: PTH100 - links stay
     kinds: dict[Kind, Path] = {}
     for path in found:
         kinds.setdefault(_kind(path), path)
@@ -143,7 +143,8 @@ def refuse_differences(first: tuple[Source, pa.Schema], other: tuple[Source, pa.
                 for f, t in zip((a, b), types, strict=True)
             ]
             raise DataError(
-                f"the sources differ in column {name!r}: {', but '.join(has)}; give all of them the same columns and types"
+                f"the sources differ in column {name!r}: {', but '.join(has)}; "
+                "give all of them the same columns and types"
             )
 
 
@@ -164,7 +165,7 @@ def _files(path: Path) -> Iterable[Path]:
         return files
     if path.is_file():
         return [path]
-    matches = [Path(match) for match in glob.glob(str(path), recursive=True)]
+    matches = [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - absolute patterns too
     files = [file for match in matches for file in (_below(match) if match.is_dir() else [match])]
     if not files:
         raise UsageError(

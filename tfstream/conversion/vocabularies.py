@@ -14,7 +14,7 @@ from tfstream.format.schema import FIRST_CODE, NULL_CODE, VOCABULARY_SIZE
 
 
 def collect(runs: Sequence[Run], schema: pa.Schema) -> dict[str, pa.Array]:
-    """The sorted distinct values of each string column that has at most `VOCABULARY_SIZE` of them."""
+    """The sorted distinct values of each string column that has few enough to be coded."""
     found = {
         field.name: pa.array([], field.type) for field in schema if pa.types.is_string(field.type)
     }

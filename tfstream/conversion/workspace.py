@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -120,7 +119,7 @@ def workspace(out: Path, temp: str | None) -> Iterator[Workspace]:
             _clear(out)
             if not was_there:
                 with contextlib.suppress(OSError):
-                    os.rmdir(out)
+                    out.rmdir()
             raise
         shutil.rmtree(out / UNFINISHED, ignore_errors=True)
 

@@ -8,7 +8,6 @@ from typing import Any
 import pyarrow as pa
 import tensorflow as tf
 
-from tfstream.errors import UsageError
 from tfstream.format import expressions
 from tfstream.format.manifest import Catalog
 from tfstream.format.schema import FIRST_CODE, NULL_CODE, UNSEEN_CODE, Column
@@ -24,30 +23,6 @@ _OPERATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     ">": tf.greater,
     ">=": tf.greater_equal,
 }
-_EQUALITY = ("==", "!=")
-
-
-def check(node: expressions.Node, catalog: Catalog) -> None:
-    """Refuse a condition that the graph cannot evaluate.
-
-    Raises:
-        UsageError: with what it is that cannot be.
-    """
-    if isinstance(node, expressions.Part):
-        raise UsageError(
-            f"{node.part}({node.column}) cannot be part of a label; make it a column of the source"
-        )
-    if isinstance(node, (expressions.Not, expressions.IsNull)):
-        check(node.value, catalog)
-    elif isinstance(node, expressions.Logic):
-        check(node.left, catalog)
-        check(node.right, catalog)
-    elif isinstance(node, expressions.In):
-        for option in node.options:
-            check(expressions.Compare("==", node.value, expressions.Constant(option)), catalog)
-    elif isinstance(node, expressions.Compare):
-        _check_comparison(node, catalog)
-
 
 def evaluate(node: expressions.Node, columns: WindowColumns, catalog: Catalog) -> Tensor:
     """A condition as (steps, rows) bool, for rows where it is not null.
@@ -74,28 +49,8 @@ def evaluate(node: expressions.Node, columns: WindowColumns, catalog: Catalog) -
     return _compare(node, columns, catalog)
 
 
-def _check_comparison(node: expressions.Compare, catalog: Catalog) -> None:
-    if not isinstance(node.left, expressions.Column) or not isinstance(
-        node.right, (expressions.Column, expressions.Constant)
-    ):
-        raise UsageError("a label compares a column with a literal or with another column")
-    column = catalog.schema[node.left.name]
-    if isinstance(node.right, expressions.Constant):
-        expressions.literal(node.right.value, column.arrow)
-        if column.is_text and node.operator not in _EQUALITY:
-            raise UsageError(f"a label compares the text {column.name!r} with = or <> only")
-        return
-    other = catalog.schema[node.right.name]
-    if column.is_text or other.is_text or column.arrow != other.arrow:
-        raise UsageError(
-            f"a label compares columns of one number type; {column.name!r} is {column.type} and "
-            f"{other.name!r} is {other.type}"
-        )
-
-
 def _is_null(node: expressions.IsNull, columns: WindowColumns, catalog: Catalog) -> Tensor:
-    if not isinstance(node.value, expressions.Column):
-        raise UsageError("a label asks of a column whether it is null, not of a condition")
+    assert isinstance(node.value, expressions.Column)
     column = catalog.schema[node.value.name]
     if column.coded:
         return columns.stored(column.name) == NULL_CODE

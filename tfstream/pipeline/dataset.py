@@ -1,4 +1,4 @@
-"""A dataset that tells Keras the length of a whole epoch, even where an iterator starts inside one."""
+"""The dataset that Keras gets: it knows the length of a whole epoch."""
 
 from __future__ import annotations
 
@@ -6,33 +6,34 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfstream.pipeline.control import Control
 
-class EpochDataset(tf.data.Dataset):  # type: ignore[misc] - TensorFlow has no types
-    """The batches of one epoch.
 
-    `assert_cardinality` would raise where a resumed epoch ends early, and with an unknown cardinality Keras takes the
-    first epoch's length for all.
+class StreamDataset(tf.data.Dataset):  # type: ignore[misc]
+    """A dataset whose `cardinality` is that of a whole epoch, though a resumed one ends early.
+
+    Keras takes its length from the first epoch; `assert_cardinality` would refuse a shorter one.
     """
 
-    def __init__(self, dataset: tf.data.Dataset, length: int, held: Any) -> None:  # noqa: ANN401
+    def __init__(self, dataset: tf.data.Dataset, length: int, control: Control | None) -> None:
         """Wrap a dataset.
 
         Args:
             dataset: the batches.
-            length: batches of a whole epoch.
-            held: what must live as long as the dataset does.
+            length: batches of a whole pass.
+            control: kept as long as the dataset, since the graph only borrows it; None if it has no state.
         """
-        self._dataset, self._length, self._held = dataset, length, held
-        super().__init__(dataset._variant_tensor)  # noqa: SLF001 - what a Dataset is made of
-
-    @property
-    def element_spec(self) -> Any:  # noqa: ANN401
-        """The types of the batches."""
-        return self._dataset.element_spec
-
-    def cardinality(self) -> tf.Tensor:
-        """Batches of a whole epoch, int64."""
-        return tf.constant(self._length, tf.int64)
+        self._dataset, self._length, self._control = dataset, length, control
+        super().__init__(dataset._variant_tensor)  # noqa: SLF001 - what a subclass of Dataset is made of
 
     def _inputs(self) -> list[tf.data.Dataset]:
         return [self._dataset]
+
+    @property
+    def element_spec(self) -> Any:  # noqa: ANN401 - as TensorFlow has it
+        """What a batch looks like."""
+        return self._dataset.element_spec
+
+    def cardinality(self) -> tf.Tensor:
+        """Batches of a whole pass."""
+        return tf.constant(self._length, tf.int64)

@@ -1,89 +1,167 @@
-"""What the model gets of each column: its name, its dtype, and what stands for a null."""
+"""Features: which columns a model gets, and what stands where a value is missing."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import pyarrow as pa
 
 from tfstream.errors import UsageError
+from tfstream.format import statistics
+from tfstream.format.manifest import Catalog
 from tfstream.format.schema import Column, Schema
 
-MISSING = "_missing"
-"""What the name of a mask feature ends with."""
+NullPolicy = Literal["nan", "mask"] | int | float
 
-Nulls = Literal["nan", "mask"] | float | int
+MISSING_SUFFIX = "_missing"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Feature:
     """One column as the model gets it."""
 
     column: Column
-    nulls: Nulls | None
-    """What stands for a null: NaN, a 0 with a mask beside it, a number; None where that is fixed by the type (code 0,
-    an empty string) or there are none."""
+    has_nulls: bool
+    """Whether a value is missing anywhere in the data set."""
+    fill: int | float | None = None
+    """What stands where a value is missing, NaN too; None: 0, the code 0 or an empty string, as stored."""
+    as_float: bool = False
+    """Whether the column becomes float32, so that NaN fits in."""
+    mask: bool = False
+    """Whether a second feature, `missing_name`, tells where values are missing."""
 
     @property
     def name(self) -> str:
-        """The name in the dict of features."""
+        """The column's name."""
         return self.column.name
 
     @property
-    def mask_name(self) -> str | None:
-        """The name of the mask beside it, if there is one."""
-        return f"{self.name}{MISSING}" if self.nulls == "mask" else None
+    def missing_name(self) -> str:
+        """Name of the feature that tells where values are missing."""
+        return self.name + MISSING_SUFFIX
+
+
+def nulls_of(catalog: Catalog) -> dict[str, bool]:
+    """For each column, whether it has a null anywhere in the data set.
+
+    Of the whole data set, so that streams over parts of it have the same features.
+    """
+    found = statistics.merge(catalog.statistics, None)
+    return {
+        column.name: (column.nullable or column.coded)
+        and (column.name not in found or found[column.name].nulls > 0)
+        for column in catalog.schema.columns
+    }
+
+
+def choose(
+    schema: Schema, asked: Sequence[str] | None, others: Sequence[str | None]
+) -> tuple[str, ...]:
+    """The names of the features: those asked for, or all columns but the others.
+
+    Raises:
+        UsageError: if one is not there, or comes twice, or none is left.
+    """
+    if isinstance(asked, str):
+        raise UsageError(f"features must be a list of columns, got the string {asked!r}")
+    if asked is None:
+        names = tuple(name for name in schema.names if name not in others)
+    else:
+        names = tuple(schema[name].name for name in asked)
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise UsageError(f"features has {name!r} twice; name each column once")
+    if not names:
+        raise UsageError("there is no feature; name at least one column")
+    return names
 
 
 def plan(
-    schema: Schema, names: Sequence[str], nulls: Mapping[str, Nulls], *, packed: bool
+    catalog: Catalog,
+    names: Sequence[str],
+    policies: Mapping[str, NullPolicy],
+    *,
+    packed: bool,
 ) -> tuple[Feature, ...]:
-    """The features of these columns.
+    """The features, with what stands for their nulls.
 
     Raises:
-        UsageError: if a column is not there, comes twice, or cannot be what is asked.
+        UsageError: if a policy does not fit its column.
     """
-    if not names:
-        raise UsageError("a stream needs at least one feature; name a column")
-    for name in names:
-        if list(names).count(name) > 1:
-            raise UsageError(f"the feature {name!r} is given twice")
-    for name in nulls:
+    for name in policies:
         if name not in names:
-            raise UsageError(f"nulls names {name!r}, which is not among the features")
-    features = tuple(_feature(schema[name], nulls.get(name), packed=packed) for name in names)
+            raise UsageError(f"nulls has {name!r}, which is no feature; there are {', '.join(names)}")
+    has_nulls = nulls_of(catalog)
+    features = tuple(
+        _feature(catalog.schema[name], policies.get(name), has_nulls=has_nulls[name], packed=packed)
+        for name in names
+    )
     for feature in features:
-        if feature.mask_name in names:
+        if feature.mask and feature.missing_name in names:
             raise UsageError(
-                f"the mask of {feature.name!r} would be called {feature.mask_name!r}, as a column is; "
-                f"choose another way for its nulls"
+                f"the mask of {feature.name!r} would be {feature.missing_name!r}, which is a feature "
+                'already; set nulls for it to "nan" or a number, or leave one out'
             )
     return features
 
 
-def _feature(column: Column, asked: Nulls | None, *, packed: bool) -> Feature:
-    if column.is_text:
-        if packed and not column.coded:
-            raise UsageError(f"the text {column.name!r} cannot be packed into numbers; leave it out")
-        if asked is not None:
+def _feature(
+    column: Column, policy: NullPolicy | None, *, has_nulls: bool, packed: bool
+) -> Feature:
+    is_float = not column.is_text and pa.types.is_floating(column.arrow)
+    uncoded = column.is_text and not column.coded
+    if packed and uncoded:
+        raise UsageError(
+            f"{column.name!r} is text, which cannot be packed; leave it out or set packed=False"
+        )
+    if policy is None:
+        if column.is_text:
+            return Feature(column=column, has_nulls=has_nulls)
+        policy = "nan" if is_float or packed else "mask"
+        if policy == "mask" and not has_nulls:
+            return Feature(column=column, has_nulls=False)
+    elif isinstance(policy, str) and policy not in ("nan", "mask"):
+        raise UsageError(f'nulls for {column.name!r} must be "nan", "mask" or a number, got {policy!r}')
+    if policy == "mask":
+        if packed:
             raise UsageError(
-                f'nulls of {column.name!r} have their own value already: {"code 0" if column.coded else "an empty"} '
-                f"{'' if column.coded else 'string'}".rstrip()
+                f'nulls for {column.name!r} is "mask", which packed features have no place for; '
+                'use "nan", a number, or packed=False'
             )
-        return Feature(column, None)
-    if asked is not None and not isinstance(asked, (int, float)) and asked not in ("nan", "mask"):
-        raise UsageError(f'nulls of {column.name!r} can be "nan", "mask" or a number, not {asked!r}')
-    if packed and asked == "mask":
-        raise UsageError(f"a packed tensor has no place for the mask of {column.name!r}; use the dict")
-    if not column.nullable:
-        return Feature(column, None)
-    if asked is None:
-        asked = "nan" if packed or pa.types.is_floating(column.arrow) else "mask"
-    return Feature(column, asked)
+        # The mask was asked for: it is there even if no value is missing.
+        return Feature(column=column, has_nulls=has_nulls, mask=True)
+    if uncoded:
+        raise UsageError(f'nulls for the text {column.name!r} can only be "mask", got {policy!r}')
+    if policy == "nan":
+        return Feature(
+            column=column, has_nulls=has_nulls, fill=float("nan"), as_float=not is_float
+        )
+    fill = _number(column, policy, is_float=is_float, packed=packed)
+    return Feature(column=column, has_nulls=has_nulls, fill=fill)
 
 
-def as_plain(features: Sequence[Feature]) -> dict[str, Any]:
-    """Names and nulls as plain values."""
-    return {feature.name: feature.nulls for feature in features}
+def _number(
+    column: Column, policy: NullPolicy, *, is_float: bool, packed: bool
+) -> int | float:
+    if not isinstance(policy, (int, float)):
+        raise UsageError(f'nulls for {column.name!r} must be "nan", "mask" or a number, got {policy!r}')
+    if is_float or packed:
+        return float(policy)
+    storage = pa.int32() if column.coded else column.arrow
+    if pa.types.is_boolean(storage):
+        if policy not in (0, 1):
+            raise UsageError(f"nulls for the bool {column.name!r} must be 0 or 1, got {policy!r}")
+        return int(policy)
+    if pa.types.is_temporal(storage):
+        storage = pa.int32() if storage.bit_width == 32 else pa.int64()  # noqa: PLR2004 - bits
+    try:
+        if int(policy) != policy:
+            raise ValueError(policy)
+        pa.scalar(int(policy), storage)
+    except (ValueError, OverflowError, pa.ArrowException) as error:
+        raise UsageError(
+            f"nulls for {column.name!r} must be a whole number that fits {column.type}, got {policy!r}"
+        ) from error
+    return int(policy)

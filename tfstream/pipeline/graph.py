@@ -1,247 +1,315 @@
-"""The tf.data graph: windows in order, each read, checked, decoded and gathered in one parallel map.
+"""The graph: windows in, batches out, and no Python in between.
 
-No Python runs in it and no state is in it, but for the control's variable and queue, which a dataset of given epochs
-lacks. The plan enters as captured tensors.
+One element of the outer dataset is a window. A single parallel map makes all its batches: the plan of the window by
+`order`, its blocks read at their byte offsets, checked against the plan, cut, decoded and gathered.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tfstream import order
 from tfstream.fingerprint import fingerprints
-from tfstream.format import block
+from tfstream.format import block, expressions
 from tfstream.format.subset import Subset
-from tfstream.pipeline import conditions
+from tfstream.order import Spec
+from tfstream.pipeline import decode
 from tfstream.pipeline.arrays import TENSORFLOW
 from tfstream.pipeline.columns import WindowColumns
-from tfstream.pipeline.dataset import EpochDataset
-from tfstream.pipeline.elements import features_of, label_of, weight_of
-
-if TYPE_CHECKING:
-    from tfstream.pipeline.stream import Stream
+from tfstream.pipeline.control import Control
+from tfstream.pipeline.features import Feature
 
 Tensor = Any
 
-_PARALLELISM = 2
+_as_is = tf.autograph.experimental.do_not_convert
+"""There is no Python control flow over tensors, and what AutoGraph rewrites is slow to trace."""
 
 
-def build(stream: Stream, epochs: range | None) -> tf.data.Dataset:
-    """The dataset of a stream.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Elements:
+    """What a batch is made of."""
 
-    Args:
-        stream: the plan.
-        epochs: None for one epoch an iterator, steered by the stream's control.
-    """
-    if stream.label is not None:
-        conditions.check(stream.label, stream.subset.catalog)
-    plan, steps = _Plan.of(stream.subset), stream.steps_per_epoch
-    control = None if epochs is not None else stream.control
-    if control is None:
-        assert epochs is not None
-        starts = tf.data.Dataset.range(epochs.start, epochs.stop).map(
-            lambda epoch: (epoch * steps, tf.zeros((), tf.int64), tf.constant(False))
+    features: tuple[Feature, ...]
+    packed: bool
+    """Whether the features are one tensor."""
+    label: expressions.Node | None
+    weight: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a window is in training; scalars."""
+
+    epoch: Tensor
+    window: Tensor
+    start: Tensor
+    """Step of the epoch at which the iterator starts."""
+    generation: Tensor
+    tap: Tensor
+
+
+class Plan:
+    """A subset as tensors that the graph captures."""
+
+    def __init__(self, subset: Subset) -> None:
+        """Take over what the graph needs of the manifest."""
+        catalog, blocks = subset.catalog, subset.blocks
+        self.subset = subset
+        self.kept = tf.constant(subset.kept, tf.int64)
+        self.ordinal = tf.constant(blocks, tf.int64)
+        self.rows = tf.constant(catalog.block_rows[blocks], tf.int64)
+        self.first = tf.constant(catalog.block_first[blocks], tf.int64)
+        self.offset = tf.constant(catalog.block_offset[blocks], tf.int64)
+        self.shard = tf.constant(catalog.block_shard[blocks], tf.int32)
+        self.tokens = tf.constant(catalog.shard_tokens.view(np.int64), tf.int64)
+        self.paths = tf.constant(
+            [str(catalog.folder / path) for path in catalog.shards["path"].to_pylist()]
         )
-    else:
-        starts = tf.data.Dataset.from_tensors(0).map(lambda _: control.start())
+        self.bitmaps = _bitmaps(subset)
 
-    def windows(first: Tensor, generation: Tensor, tap: Tensor) -> tf.data.Dataset:
-        epoch, step = first // steps, first % steps
-        sequence = order.epoch_of(TENSORFLOW, stream.spec, plan.kept, epoch)
-        full = stream.spec.full_steps
-        start = tf.where(step < full, step // stream.spec.window_steps, stream.spec.full_windows)
-        made = tf.data.Dataset.range(start, stream.spec.windows_per_epoch).map(
-            lambda window: _window(stream, plan, sequence, epoch, step, window),
-            num_parallel_calls=stream.options.parallelism or _PARALLELISM,
-            deterministic=True,
-        )
-        if control is None:
-            return made.map(lambda element, *_: element)
 
-        def put(element: Tensor, place: Tensor, *entry: Tensor) -> Tensor:
-            place = tf.concat([generation[tf.newaxis], place], 0)
-            done = tf.cond(
-                tap,
-                lambda: tf.group(control.put(place, *entry)),
-                lambda: tf.group(tf.no_op()),
+def batches(
+    plan: Plan, spec: Spec, elements: Elements, control: Control, *, parallelism: int
+) -> tf.data.Dataset:
+    """The rest of the epoch in which training stands when an iterator is made."""
+    steps = spec.steps_per_epoch
+
+    @_as_is
+    def begin(_: Tensor) -> tuple[Tensor, ...]:
+        first, generation, tap = control.start()
+        return first // steps, first % steps, generation, tap
+
+    epochs = tf.data.Dataset.range(1).map(begin)
+    made = _windows(plan, spec, elements, epochs, parallelism=parallelism, fingerprinted=True)
+
+    @_as_is
+    def tapped(batch: Any, entry: Any, tap: Tensor) -> Any:  # noqa: ANN401 - nested tensors
+        def put() -> Tensor:
+            with tf.control_dependencies([control.put(*entry)]):
+                return tf.constant(value=True)
+
+        done = tf.cond(tap, put, lambda: tf.constant(value=False))
+        with tf.control_dependencies([done]):
+            return tf.nest.map_structure(tf.identity, batch)
+
+    return made.map(tapped).unbatch()
+
+
+def stateless_batches(
+    plan: Plan, spec: Spec, elements: Elements, epochs: range, *, parallelism: int
+) -> tf.data.Dataset:
+    """The batches of some epochs, one after the other, without any state."""
+
+    @_as_is
+    def begin(epoch: Tensor) -> tuple[Tensor, ...]:
+        zero = tf.zeros([], tf.int64)
+        return epoch, zero, zero, tf.constant(value=False)
+
+    source = tf.data.Dataset.range(epochs.start, epochs.stop, epochs.step).map(begin)
+    made = _windows(plan, spec, elements, source, parallelism=parallelism, fingerprinted=False)
+    return made.unbatch()
+
+
+def _windows(
+    plan: Plan,
+    spec: Spec,
+    elements: Elements,
+    epochs: tf.data.Dataset,
+    *,
+    parallelism: int,
+    fingerprinted: bool,
+) -> tf.data.Dataset:
+    """Every window's batches, from (epoch, first step in it, generation, tap); in order."""
+
+    @_as_is
+    def windows_of(epoch: Tensor, start: Tensor, generation: Tensor, tap: Tensor) -> tf.data.Dataset:
+        sequence = order.epoch_of(TENSORFLOW, spec, plan.kept, epoch)
+        first = tf.where(start < spec.full_steps, start // spec.window_steps, spec.full_windows)
+        return tf.data.Dataset.range(first, spec.windows_per_epoch).map(
+            _as_is(
+                lambda window: (
+                    *(epoch, window, start, generation, tap),
+                    *(sequence.blocks, sequence.ends),
+                )
             )
-            with tf.control_dependencies([done]):
-                return tf.nest.map_structure(tf.identity, element)
-
-        return made.map(put)
-
-    batches = starts.flat_map(windows).unbatch().prefetch(stream.options.prefetch)
-    length = steps * (1 if epochs is None else len(epochs))
-    return EpochDataset(batches, length, (plan, control))
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """The blocks of a subset as tensors, and what checks them."""
-
-    folder: str
-    paths: Tensor
-    """(shards,) string."""
-    tokens: Tensor
-    """(shards,) int64: the bits of the tokens."""
-    ordinals: Tensor
-    shard: Tensor
-    offset: Tensor
-    rows: Tensor
-    first: Tensor
-    kept: Tensor
-    """(blocks,) int64 each, as all of these."""
-    bitmap: Tensor
-    """(blocks,) int64: row of `bitmaps`; -1 where all rows are kept."""
-    bitmaps: Tensor
-    """(partly kept blocks, bytes) uint8, the first row in the lowest bit."""
-
-    @classmethod
-    def of(cls, subset: Subset) -> _Plan:
-        catalog, chosen = subset.catalog, subset.blocks
-        longest = int(catalog.block_rows[chosen].max())
-        bitmaps = np.zeros((len(subset.bitmaps), -(-longest // 8)), np.uint8)
-        bitmap = np.full(len(chosen), -1, np.int64)
-        for i, ordinal in enumerate(sorted(subset.bitmaps)):
-            bits = np.packbits(subset.bitmaps[ordinal], bitorder="little")
-            bitmaps[i, : len(bits)] = bits
-            bitmap[np.searchsorted(chosen, ordinal)] = i
-        return cls(
-            folder=str(catalog.folder.absolute()),
-            paths=tf.constant(catalog.shards["path"].to_pylist()),
-            tokens=tf.constant(catalog.shard_tokens.view(np.int64)),
-            ordinals=tf.constant(chosen),
-            shard=tf.constant(catalog.block_shard[chosen]),
-            offset=tf.constant(catalog.block_offset[chosen]),
-            rows=tf.constant(catalog.block_rows[chosen]),
-            first=tf.constant(catalog.block_first[chosen]),
-            kept=tf.constant(subset.kept),
-            bitmap=tf.constant(bitmap),
-            bitmaps=tf.constant(bitmaps),
         )
+
+    @_as_is
+    def make(*values: Tensor) -> Any:  # noqa: ANN401 - nested tensors
+        place, sequence = _Place(*values[:5]), order.Epoch(*values[5:])
+        return _window(plan, spec, elements, place, sequence, fingerprinted=fingerprinted)
+
+    return epochs.flat_map(windows_of).map(
+        make, num_parallel_calls=parallelism, deterministic=True
+    )
 
 
 def _window(
-    stream: Stream, plan: _Plan, sequence: order.Epoch, epoch: Tensor, step: Tensor, window: Tensor
-) -> tuple[Tensor, ...]:
-    """One window: (element, place, row fingerprints, label fingerprints, blocks), the element by step."""
-    spec = stream.spec
-    made = order.window_of(TENSORFLOW, spec, sequence, epoch, window)
-    first = tf.minimum(window * spec.window_steps, tf.constant(spec.full_steps, tf.int64))
-    skipped = tf.maximum(step - first, 0)
-    rows = tf.gather(plan.rows, made.blocks)
-    records = _read(plan, made.blocks)
-    with tf.control_dependencies([_check(stream, plan, made.blocks, records)]):
-        records = tf.identity(records)
-    padded, dense = _kept_places(plan, made.blocks, rows)
-    picks = made.picks[skipped:]
+    plan: Plan,
+    spec: Spec,
+    elements: Elements,
+    place: _Place,
+    sequence: order.Epoch,
+    *,
+    fingerprinted: bool,
+) -> Any:  # noqa: ANN401 - nested tensors
+    """The batches of a window; with fingerprints, (batches, entry of the queue, tap)."""
+    found = order.window_of(TENSORFLOW, spec, sequence, place.epoch, place.window)
+    first = tf.minimum(place.window * spec.window_steps, spec.full_steps)
+    skipped = tf.maximum(place.start - first, 0)
+    picks = found.picks[skipped:]
+    records, headers = _read(plan, found.blocks)
+    rows = tf.gather(plan.rows, found.blocks)
+    longest = tf.reduce_max(rows)
+    mask = tf.range(longest)[tf.newaxis] < rows[:, tf.newaxis]
+    if plan.bitmaps is not None:
+        line, lines = plan.bitmaps
+        mask &= _bits(tf.gather(lines, tf.gather(line, found.blocks)), longest)
+    table = tf.where(tf.reshape(mask, [-1]))[:, 0]
+    places = tf.gather(table, picks)
+    places.set_shape([None, None if spec.tail_rows else spec.batch_size])
+    block_place, row = places // longest, places % longest
     columns = WindowColumns(
-        schema=stream.schema,
+        schema=plan.subset.catalog.schema,
         records=records,
         rows=rows,
-        places=tf.gather(padded, picks),
-        dense_places=tf.gather(dense, picks),
+        places=places,
+        dense_places=tf.gather(tf.cumsum(rows, exclusive=True), block_place) + row,
     )
-    header = tf.io.decode_raw(
-        tf.strings.substr(records, block.layout(stream.schema).header, 8), tf.int64
+    batch, bits = _batch(plan, elements, columns)
+    if not fingerprinted:
+        return batch
+    steps = tf.shape(picks)[0]
+    row_prints = _if(place.tap, steps, lambda: tf.gather(headers, block_place) + row)
+    label_prints = _if(place.tap, steps, None if bits is None else lambda: bits)
+    run_step = place.epoch * spec.steps_per_epoch + first + skipped
+    where = tf.stack([place.generation, place.epoch, place.window, run_step])
+    entry = where, row_prints, label_prints, tf.gather(plan.ordinal, found.blocks)
+    return batch, entry, place.tap
+
+
+def _batch(plan: Plan, elements: Elements, columns: WindowColumns) -> tuple[Any, Tensor | None]:
+    make = decode.packed if elements.packed else decode.by_column
+    parts: list[Any] = [make(columns, elements.features)]
+    bits = None
+    if elements.label is not None:
+        values, bits = decode.label(columns, plan.subset.catalog, elements.label)
+        parts.append(values)
+    if elements.weight is not None:
+        parts.append(decode.weight(columns, elements.weight))
+    return (parts[0] if len(parts) == 1 else tuple(parts)), bits
+
+
+def _if(tap: Tensor, steps: Tensor, values: Callable[[], Tensor] | None) -> Tensor:
+    """The fingerprints of values that are computed only while somebody wants them; (steps,) uint64."""
+    if values is None:
+        return tf.zeros([steps], tf.uint64)
+    return tf.cond(
+        tap,
+        lambda: fingerprints(TENSORFLOW, tf.cast(values(), tf.uint64)),
+        lambda: tf.zeros([steps], tf.uint64),
     )
-    ids = tf.reshape(header + tf.range(tf.reduce_max(rows))[tf.newaxis], [-1])
-    row_prints = fingerprints(TENSORFLOW, tf.cast(tf.gather(ids, columns.places), tf.uint64))
-    element, label_prints = features_of(stream, columns), tf.zeros_like(row_prints)
-    if stream.label is not None:
-        label = label_of(stream, columns)
-        label_prints = fingerprints(TENSORFLOW, _bits(label))
-        element = (element, label)
-        if stream.weight_text is not None:
-            element = (*element, weight_of(stream, columns))
-    place = tf.stack([epoch, window, epoch * spec.steps_per_epoch + first + skipped])
-    return element, place, row_prints, label_prints, tf.gather(plan.ordinals, made.blocks)
 
 
-def _read(plan: _Plan, blocks: Tensor) -> Tensor:
-    """The records of blocks, (reads,) string, each read at its offset with its CRCs checked."""
+def _bits(lines: Tensor, width: Tensor) -> Tensor:
+    """The first `width` bits of each line, lowest bit first; (lines, width) bool."""
+    shifts = tf.constant(np.arange(8), tf.uint8)
+    bits = tf.bitwise.bitwise_and(tf.bitwise.right_shift(lines[:, :, tf.newaxis], shifts), 1)
+    return tf.reshape(bits, [tf.shape(lines)[0], -1])[:, :width] > 0
 
-    def read(shard: Tensor, offset: Tensor) -> tf.data.Dataset:
-        path = tf.strings.join([plan.folder, "/", tf.gather(plan.paths, shard)])
-        # Only the raw op takes byte offsets; inside a function they survive serialisation.
-        record = tf.raw_ops.TFRecordDatasetV2(
+
+def _read(plan: Plan, blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """The records of some blocks, checked, and the first row ids that their headers tell."""
+    shards, offsets = tf.gather(plan.shard, blocks), tf.gather(plan.offset, blocks)
+    paths, count = tf.gather(plan.paths, shards), tf.size(blocks, tf.int64)
+
+    # The fourth input is lost when a dataset of the top level is serialised: it stands in a function.
+    @_as_is
+    def read(index: Tensor, path: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
+        variant = tf.raw_ops.TFRecordDatasetV2(
             filenames=path[tf.newaxis],
             compression_type="",
-            buffer_size=tf.zeros((), tf.int64),
+            buffer_size=tf.constant(0, tf.int64),
             byte_offsets=offset[tf.newaxis],
         )
-        return tf.data.experimental.from_variant(record, tf.TensorSpec([], tf.string)).take(1)
+        records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+        return index, records.take(1).get_single_element()
 
-    places = (tf.gather(plan.shard, blocks), tf.gather(plan.offset, blocks))
-    records = tf.data.Dataset.from_tensor_slices(places).flat_map(read)
-    return records.batch(tf.size(blocks, tf.int64)).get_single_element()
-
-
-def _check(stream: Stream, plan: _Plan, blocks: Tensor, records: Tensor) -> Any:  # noqa: ANN401
-    """The operation that refuses a record whose header is not the one planned, before a row leaves."""
-    shard, first, rows = (
-        tf.gather(values, blocks) for values in (plan.shard, plan.first, plan.rows)
+    # TensorFlow's own error names no file; so what cannot be read is missed below, by name.
+    nothing = tf.data.Dataset.from_tensors((tf.zeros([0], tf.int64), tf.zeros([0], tf.string)))
+    indices, records = (
+        tf.data.Dataset.from_tensor_slices((tf.range(count), paths, offsets))
+        .map(read)
+        .ignore_errors(log_warning=True)
+        .batch(count)
+        .concatenate(nothing)
+        .take(1)
+        .get_single_element()
     )
-    start = block.layout(stream.schema).header
-    # A shard that ends where a block should begin gives no record: the others would move up.
-    count = tf.size(records, tf.int64)
+    read_count = tf.size(indices, tf.int64)
+    absent = tf.reduce_sum(tf.cast(indices == tf.range(read_count), tf.int64))
+    here = _at(plan, blocks, tf.minimum(absent, count - 1))
     complete = tf.debugging.Assert(
-        tf.equal(count, tf.size(blocks, tf.int64)),
-        ["tfstream: a shard ends before a block that the manifest names; run tfstream verify"],
+        read_count == count,
+        [tf.strings.join([here, " cannot be read: it is missing, cut off or has a wrong CRC", _ADVICE])],
     )
     with tf.control_dependencies([complete]):
-        header = tf.strings.substr(records, start, block.HEADER_BYTES)
-    found_first = tf.io.decode_raw(tf.strings.substr(header, 0, 8), tf.int64)[:, 0]
-    found_rows = tf.io.decode_raw(tf.strings.substr(header, 8, 4), tf.int32)[:, 0]
-    found_token = tf.io.decode_raw(tf.strings.substr(header, 12, 8), tf.int64)[:, 0]
-    good = tf.logical_and(
-        tf.logical_and(tf.equal(found_first, first), tf.equal(tf.cast(found_rows, tf.int64), rows)),
-        tf.equal(found_token, tf.gather(plan.tokens, shard)),
+        records = tf.identity(records)
+    start = block.layout(plan.subset.catalog.schema).header
+    first, rows, token = (
+        tf.io.decode_raw(tf.strings.substr(records, start + skip, size), dtype)[:, 0]
+        for skip, size, dtype in ((0, 8, tf.int64), (8, 4, tf.int32), (12, 8, tf.int64))
     )
-    bad = tf.argmin(tf.cast(good, tf.int32))
-    message = tf.strings.join(
+    right = (
+        (first == tf.gather(plan.first, blocks))
+        & (tf.cast(rows, tf.int64) == tf.gather(plan.rows, blocks))
+        & (token == tf.gather(plan.tokens, shards))
+    )
+    here = _at(plan, blocks, tf.argmin(tf.cast(right, tf.int32)))
+    expected = tf.debugging.Assert(
+        tf.reduce_all(right),
+        [tf.strings.join([here, " holds other rows, of another block or conversion", _ADVICE])],
+    )
+    with tf.control_dependencies([expected]):
+        return tf.identity(records), tf.identity(first)
+
+
+_ADVICE = "; `tfstream verify` finds all that is damaged: restore the file or convert again"
+
+
+def _at(plan: Plan, blocks: Tensor, index: Tensor) -> Tensor:
+    """The name of a block in a message."""
+    found = blocks[index]
+    first, rows, text = plan.first[found], plan.rows[found], tf.strings.as_string
+    return tf.strings.join(
         [
-            "tfstream: block ",
-            tf.strings.as_string(tf.gather(plan.ordinals, blocks)[bad]),
-            " of ",
-            tf.gather(plan.paths, shard[bad]),
-            ", rows ",
-            tf.strings.as_string(first[bad]),
-            " to ",
-            tf.strings.as_string(first[bad] + rows[bad] - 1),
-            ", is not the one that was written; run tfstream verify",
+            plan.paths[plan.shard[found]],
+            tf.strings.join([": block ", text(plan.ordinal[found]), " at byte "]),
+            tf.strings.join([text(plan.offset[found]), ", rows ", text(first), " to "]),
+            text(first + rows - 1),
         ]
     )
-    return tf.debugging.Assert(tf.reduce_all(good), [message])
 
 
-def _kept_places(plan: _Plan, blocks: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-    """For each kept row of the blocks, its place with all blocks padded to the longest, and without."""
-    longest = tf.reduce_max(rows)
-    present = tf.range(longest)[tf.newaxis] < rows[:, tf.newaxis]
-    dense = tf.cumsum(tf.reshape(tf.cast(present, tf.int64), [-1])) - 1
-    if plan.bitmaps.shape[0]:
-        bitmap = tf.gather(plan.bitmap, blocks)
-        packed = tf.gather(plan.bitmaps, tf.maximum(bitmap, 0))
-        shifts = tf.range(8, dtype=tf.int32)
-        bits = tf.bitwise.bitwise_and(
-            tf.bitwise.right_shift(tf.cast(packed, tf.int32)[..., tf.newaxis], shifts), 1
-        )
-        kept = tf.cast(tf.reshape(bits, [tf.shape(bits)[0], -1]), tf.bool)[:, :longest]
-        present = tf.logical_and(present, tf.logical_or(kept, (bitmap < 0)[:, tf.newaxis]))
-    padded = tf.where(tf.reshape(present, [-1]))[:, 0]
-    return padded, tf.gather(dense, padded)
+def _bitmaps(subset: Subset) -> tuple[Tensor, Tensor] | None:
+    """For each block its line in a matrix that tells which rows are kept; None if all are.
 
-
-def _bits(values: Tensor) -> Tensor:
-    """The bits of values as uint64: a float's as they are, an integer's as its two's complement."""
-    if values.dtype == tf.string:
-        return tf.strings.to_hash_bucket_fast(values, 2**63 - 1)
-    if values.dtype.is_floating:
-        widths = {2: tf.uint16, 4: tf.uint32, 8: tf.uint64}
-        return tf.cast(tf.bitcast(values, widths[values.dtype.size]), tf.uint64)
-    return tf.cast(tf.cast(values, tf.int64), tf.uint64)
+    The last line, for the blocks that are kept whole, has all bits set.
+    """
+    if not subset.bitmaps:
+        return None
+    partly = sorted(subset.bitmaps)
+    longest = int(subset.catalog.block_rows[subset.blocks].max())
+    lines = np.zeros((len(partly) + 1, -(-longest // 8)), np.uint8)
+    for i, ordinal in enumerate(partly):
+        packed = np.packbits(subset.bitmaps[ordinal], bitorder="little")
+        lines[i, : len(packed)] = packed
+    lines[-1] = 255
+    line = np.full(len(subset.blocks), len(partly), np.int32)
+    line[np.searchsorted(subset.blocks, partly)] = np.arange(len(partly))
+    return tf.constant(line), tf.constant(lines)

@@ -1,108 +1,142 @@
-"""Keras inputs and their encoding, made from the statistics of a stream's subset: no `adapt` pass, no leak."""
+"""Keras inputs and preprocessing layers, from the statistics of a subset. The model is plain Keras."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import keras
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from tfstream.errors import UsageError
 from tfstream.format import statistics
-from tfstream.format.schema import NULL_CODE, UNSEEN_CODE
+from tfstream.format.schema import FIRST_CODE
+from tfstream.format.subset import Subset
 from tfstream.pipeline.features import Feature
 
-if TYPE_CHECKING:
-    from tfstream.pipeline.stream import Stream
+KerasTensor = Any
 
-Tensor = Any
+_MOST_DIMENSIONS = 50
+_FACTOR, _POWER = 1.6, 0.56
 
 
-def keras_inputs(stream: Stream) -> tuple[Any, Tensor]:
-    """See `Stream.keras_inputs`."""
-    catalog, groups = stream.subset.catalog, stream.subset.groups
-    merged = statistics.merge(catalog.statistics, groups)
-    counts = catalog.vocabulary_counts
-    counts = counts.filter(pc.is_in(counts["group"], pa.array(groups, pa.int64())))
-    if stream.options.packed:
-        packed = keras.Input((len(stream.plan),), dtype="float32", name="features")
-        parts = []
-        for i, feature in enumerate(stream.plan):
-            parts += _encode(feature, packed[:, i : i + 1], None, merged, counts)
-        return packed, _join(parts)
-    inputs, parts = {}, []
-    for feature in stream.plan:
-        if feature.column.is_text and not feature.column.coded:
+def keras_inputs(
+    subset: Subset, features: Sequence[Feature], *, packed: bool
+) -> tuple[dict[str, KerasTensor], KerasTensor]:
+    """Inputs by name, and all features encoded, (batch, k) float32.
+
+    Raises:
+        UsageError: if a feature is uncoded text.
+    """
+    for feature in features:
+        if feature.column.dtype is None:
             raise UsageError(
-                f"{feature.name!r} has too many distinct strings for an embedding of its values; leave it out of the "
-                "features or encode it with layers of your own"
+                f"{feature.name!r} is text with too many values for codes; leave it out of the features "
+                "or build its layers by hand"
             )
-        inputs[feature.name] = keras.Input((1,), dtype=_dtype(feature), name=feature.name)
-        missing = None
-        if feature.mask_name is not None:
-            missing = keras.Input((1,), dtype="bool", name=feature.mask_name)
-            inputs[feature.mask_name] = missing
-        parts += _encode(feature, inputs[feature.name], missing, merged, counts)
-    return inputs, _join(parts)
+    if packed:
+        whole = keras.Input((len(features),), dtype="float32", name="features")
+        inputs = {"features": whole}
+        columns = {f.name: whole[:, i : i + 1] for i, f in enumerate(features)}
+    else:
+        inputs, columns = {}, {}
+        for feature in features:
+            inputs[feature.name] = keras.Input((1,), dtype=_dtype(feature), name=feature.name)
+            columns[feature.name] = inputs[feature.name]
+            if feature.mask:
+                name = feature.missing_name
+                inputs[name] = keras.Input((1,), dtype="bool", name=name)
+    parts = []
+    numbers = [f for f in features if not f.column.coded and f.column.type != "bool"]
+    if numbers:
+        parts += _normalised(subset, numbers, columns, inputs)
+    for feature in features:
+        if feature.column.coded:
+            parts.append(_embedded(subset, feature, columns[feature.name]))
+        elif feature.column.type == "bool":
+            parts += _as_float(feature, columns[feature.name])
+        if feature not in numbers and feature.mask:
+            parts.append(_float(inputs[feature.missing_name]))
+    return inputs, parts[0] if len(parts) == 1 else keras.layers.Concatenate()(parts)
 
 
-def _encode(
-    feature: Feature,
-    values: Tensor,
-    missing: Tensor | None,
-    merged: dict[str, statistics.ColumnStatistics],
-    counts: pa.Table,
-) -> list[Tensor]:
-    """The encoding of one feature, (batch, width) float32 each."""
-    name = feature.name
-    if feature.column.coded:
-        seen = counts.filter(pc.equal(counts["column"], name))["code"].unique().to_numpy()
-        return [_embed(name, values, np.sort(seen[seen != UNSEEN_CODE]))]
-    values = keras.ops.cast(values, "float32")
-    if pa.types.is_boolean(feature.column.arrow) and feature.nulls is None:
-        return [values]
-    if missing is None and feature.nulls == "nan":
-        missing = keras.ops.isnan(values)
-    known = merged.get(name)
-    mean, variance = (known.mean, known.variance) if known is not None else (None, None)
-    normalise = keras.layers.Normalization(
-        mean=mean or 0.0, variance=variance or 1.0, name=f"{name}_normalised"
-    )
-    normalised = normalise(values)
-    if missing is None:
-        return [normalised]
-    # What is missing gets the mean, and the model is told so.
-    normalised = keras.ops.where(missing, keras.ops.zeros_like(normalised), normalised)
-    return [normalised, keras.ops.cast(missing, "float32")]
-
-
-def _embed(name: str, codes: Tensor, seen: np.ndarray) -> Tensor:
-    """An embedding of the codes that the subset has; all others are one unseen value."""
-    known = keras.layers.IntegerLookup(
-        vocabulary=[int(code) for code in seen] or [NULL_CODE],
-        num_oov_indices=1,
-        name=f"{name}_known",
-    )
-    size = len(seen) + 1
-    width = max(1, min(50, round(1.6 * size**0.56)))
-    embedded = keras.layers.Embedding(size + 1, width, name=f"{name}_embedding")(
-        known(keras.ops.cast(codes, "int64"))
-    )
-    return keras.layers.Flatten(name=f"{name}_flat")(embedded)
+def embedding_size(values: int) -> int:
+    """Dimensions of the embedding of a column with so many values: fastai's rule, at most 50."""
+    return max(1, min(_MOST_DIMENSIONS, round(_FACTOR * values**_POWER)))
 
 
 def _dtype(feature: Feature) -> str:
-    if feature.column.coded:
-        return "int32"
-    if pa.types.is_boolean(feature.column.arrow):
-        return "bool"
-    assert feature.column.dtype is not None
-    if feature.nulls == "nan" and feature.column.dtype.kind != "f":
+    if feature.column.type == "bool":
+        return "float32" if feature.as_float else "bool"
+    if feature.as_float:
         return "float32"
-    return str(feature.column.dtype.name)
+    dtype = feature.column.dtype
+    assert dtype is not None
+    return dtype.name
 
 
-def _join(parts: list[Tensor]) -> Tensor:
-    return parts[0] if len(parts) == 1 else keras.layers.Concatenate(name="encoded")(parts)
+def _normalised(
+    subset: Subset,
+    features: Sequence[Feature],
+    columns: dict[str, KerasTensor],
+    inputs: dict[str, KerasTensor],
+) -> list[KerasTensor]:
+    """Numbers less their mean, by their deviation; 0 where there is none, and a 1 that tells so."""
+    found = statistics.merge(subset.catalog.statistics, subset.groups)
+    known = [found.get(feature.name) for feature in features]
+    means = [0.0 if c is None or c.mean is None else c.mean for c in known]
+    variances = [1.0 if c is None or not c.variance else c.variance for c in known]
+    values = [
+        # Subtracted in double precision, since a float32 keeps no second of a time in microseconds.
+        _standard(columns[feature.name], mean, variance)
+        for feature, mean, variance in zip(features, means, variances, strict=True)
+    ]
+    parts = []
+    for feature, value in zip(features, values, strict=True):
+        blank = None
+        if feature.mask:
+            blank = _float(inputs[feature.missing_name])
+        elif feature.fill is not None and np.isnan(feature.fill):
+            # A NaN may also be a value of the source, so it is always looked for.
+            blank = _float(keras.ops.isnan(value))
+        if blank is None:
+            parts.append(value)
+            continue
+        parts.append(keras.ops.where(blank > 0, keras.ops.zeros_like(value), value))
+        if feature.has_nulls:
+            parts.append(blank)
+    return parts
+
+
+def _standard(value: KerasTensor, mean: float, variance: float) -> KerasTensor:
+    wide = keras.ops.cast(value, "float64")
+    normal = keras.layers.Normalization(mean=mean, variance=variance, dtype="float64")(wide)
+    return _float(normal)
+
+
+def _embedded(subset: Subset, feature: Feature, codes: KerasTensor) -> KerasTensor:
+    counts = subset.catalog.vocabulary_counts
+    rows = np.isin(counts["group"].to_numpy(), subset.groups) & np.asarray(
+        [name == feature.name for name in counts["column"].to_pylist()], bool
+    )
+    seen = np.unique(counts["code"].to_numpy()[rows])
+    # Null is a value of its own; what the subset's groups do not have is unseen, as Keras has it: 0.
+    vocabulary = [0, *(int(code) for code in seen if code >= FIRST_CODE)]
+    if feature.as_float:
+        codes = keras.ops.where(keras.ops.isnan(codes), keras.ops.zeros_like(codes), codes)
+    lookup = keras.layers.IntegerLookup(vocabulary=vocabulary, num_oov_indices=1)
+    places = lookup(keras.ops.cast(codes, "int64"))
+    size = len(vocabulary) + 1
+    return keras.layers.Flatten()(keras.layers.Embedding(size, embedding_size(size))(places))
+
+
+def _as_float(feature: Feature, value: KerasTensor) -> list[KerasTensor]:
+    value = _float(value)
+    if feature.fill is None or not np.isnan(feature.fill) or not feature.has_nulls:
+        return [value]
+    blank = keras.ops.isnan(value)
+    return [keras.ops.where(blank, keras.ops.zeros_like(value), value), _float(blank)]
+
+
+def _float(value: KerasTensor) -> KerasTensor:
+    return keras.ops.cast(value, "float32")

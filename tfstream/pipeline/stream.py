@@ -1,80 +1,90 @@
-"""A stream: the plan of the batches of a subset, and the dataset that follows it."""
+"""A stream: batches of a subset in an order that is a function of a few numbers."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
-from numpy.typing import NDArray
+import numpy as np
 
-from tfstream.errors import DataError, UsageError
+from tfstream.errors import CorruptionError, StorageError, UsageError
 from tfstream.format import expressions
 from tfstream.format.places import Places
-from tfstream.format.schema import Schema
 from tfstream.format.subset import Subset
 from tfstream.order import Spec
-from tfstream.pipeline import features as feature_plans
-from tfstream.pipeline.features import Feature, Nulls
+from tfstream.pipeline import features as featuring
+from tfstream.pipeline import label as labelling
+from tfstream.pipeline.features import NullPolicy
 
 if TYPE_CHECKING:
+    import keras
     import tensorflow as tf
 
     from tfstream.pipeline.control import Control
 
-WINDOW_ROWS = 1 << 19
-"""Rows of a window by default: with blocks of 512 rows its quality at batch 1,024 is below 1.5."""
-WINDOW_BYTES = 256 << 20
-"""Bytes that the blocks of a window may have by default, where rows are wide."""
-STRETCHES = 8
+_WINDOW_ROWS = 1 << 19
+_WINDOW_BYTES = 256 << 20
+_ORDERED_WINDOW_ROWS = 1 << 16
+"""Without a shuffle nothing is gained by more, but the first batch waits for it."""
+_STRETCHES = 8
+_PARALLELISM = 4
+"""Windows that are made at the same time by default, at most: each is in memory."""
+
+_Shuffle = Literal["global", "none"]
+_Remainder = Literal["keep", "drop"]
+_NullLabel = Literal["error", "drop"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions:
-    """How a stream shuffles, delivers and runs."""
+    """How a stream delivers; all but the last two and `packed` and `nulls` determine the rows of a step."""
 
     packed: bool = False
-    """One float32 tensor (rows, features) in place of a dict by column."""
-    shuffle: Literal["global", "none"] = "global"
-    """"none": the order of the data set, in every epoch."""
+    """Whether the features are one tensor (batch, k) float32 instead of a dict by column."""
+    shuffle: _Shuffle = "global"
+    """"none": in the order of the data set."""
     window_rows: int | None = None
-    """Rows that are in memory together to be shuffled; a multiple of the batch size is made of it."""
+    """Rows that are permuted together; by default 2^19, fewer where a row has more than 512 bytes."""
     stretches: int | None = None
-    """Parts of the epoch that are open at the same time; divides the batch size."""
-    remainder: Literal["keep", "drop"] = "keep"
-    """Whether the last rows of an epoch, fewer than a batch, come as a shorter batch."""
-    null_label: Literal["error", "drop"] = "error"
-    """What to do where rows have no label."""
-    nulls: Mapping[str, Nulls] = field(default_factory=dict)
-    """By column: "nan", "mask" (0, and a feature `<name>_missing`), or a number. By default NaN for floats and in a
-    packed tensor, a mask for all other numbers."""
+    """Equal parts of the epoch that are open at the same time; divides the batch size. By default 8, or what divides it."""
+    remainder: _Remainder = "keep"
+    """Whether the last rows of an epoch, fewer than a batch, are a batch."""
+    null_label: _NullLabel = "error"
+    """Whether rows without a label are refused or left out."""
+    nulls: Mapping[str, NullPolicy] = field(default_factory=dict)
+    """For a feature: "nan" (it becomes float), "mask" (0, and a feature <name>_missing), or a number."""
     parallelism: int | None = None
-    """Windows that are prepared at the same time; 2 if None. Does not change the order."""
+    """Windows that are made at the same time; by default the number of cores, from 2 to 4."""
     prefetch: int = 16
-    """Batches that wait ready. Does not change the order."""
+    """Batches that are ready ahead of training."""
 
     def __post_init__(self) -> None:
-        """Refuse what no stream can be."""
-        for name, allowed in {
-            "shuffle": ("global", "none"),
-            "remainder": ("keep", "drop"),
-            "null_label": ("error", "drop"),
-        }.items():
-            if getattr(self, name) not in allowed:
-                one, other = allowed
-                raise UsageError(f'{name} is "{one}" or "{other}", not {getattr(self, name)!r}')
+        """Refuse what cannot be.
+
+        Raises:
+            UsageError: with the name of the option.
+        """
+        choices = {"shuffle": _Shuffle, "remainder": _Remainder, "null_label": _NullLabel}
+        for name, allowed in choices.items():
+            if (value := getattr(self, name)) not in get_args(allowed):
+                raise UsageError(f"{name} must be one of {get_args(allowed)}, got {value!r}")
         for name in ("window_rows", "stretches", "parallelism", "prefetch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, got {value}")
+        if self.shuffle == "none" and self.stretches not in (None, 1):
+            raise UsageError('shuffle="none" keeps one order, so stretches must be 1; leave it out')
 
 
 class Stream:
-    """Batches of a subset. Made by `Shards.stream`."""
+    """Batches (features, label[, weight]) of a subset; row ids without TensorFlow, datasets with it."""
 
     def __init__(
         self,
@@ -87,31 +97,24 @@ class Stream:
         seed: int,
         options: StreamOptions,
     ) -> None:
-        """Plan the batches; reads blocks only where a label may be null."""
-        schema = subset.catalog.schema
+        """As `Shards.stream` says."""
+        catalog = subset.catalog
         if batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}")
+        if label is None and weight is not None:
+            raise UsageError(f"there is the weight {weight!r} but no label; name a label")
+        self._label = None if label is None else labelling.parse_label(catalog, label)
+        self._weight = None if weight is None else labelling.parse_weight(catalog, weight)
+        taken = () if self._label is None else expressions.columns(self._label)
+        self.features = featuring.choose(catalog.schema, features, (*taken, weight))
+        self.plan = featuring.plan(catalog, self.features, options.nulls, packed=options.packed)
         self.label_text, self.weight_text, self.options = label, weight, options
-        self.label = expressions.parse(label) if label is not None else None
-        used = () if self.label is None else expressions.columns(self.label)
-        for name in (*used, *((weight,) if weight is not None else ())):
-            _ = schema[name]
-        if weight is not None and (schema[weight].is_text or schema[weight].nullable):
-            raise UsageError(f"the weight {weight!r} must be a number without nulls")
-        if self.label is not None:
-            subset = _with_label(subset, str(label), used, options.null_label)
-        if features is None:
-            features = [name for name in schema.names if name not in (*used, weight)]
+        if label is not None:
+            subset = labelling.without_nulls(subset, label, options.null_label)
+        if weight is not None:
+            labelling.check_weights(subset, weight)
         self.subset = subset
-        self.plan: tuple[Feature, ...] = feature_plans.plan(
-            schema, features, options.nulls, packed=options.packed
-        )
         self.spec = _spec(subset, batch_size, seed, options)
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """Names of the feature columns."""
-        return tuple(feature.name for feature in self.plan)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -120,107 +123,106 @@ class Stream:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the spec, in hex: what is equal for two streams of the same order."""
+        """SHA-256 of the spec, in hex: streams with the same have the same rows in the same steps."""
         text = json.dumps(asdict(self.spec), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def row_ids(self, epoch: int, step: int) -> NDArray[Any]:
-        """The rows of a step, in the order of the batch, computed without reading a shard.
-
-        Args:
-            epoch: 0-based.
-            step: within the epoch.
-
-        Returns:
-            (rows,) int64.
+    def row_ids(self, epoch: int, step: int) -> np.ndarray:
+        """Row ids of a step of an epoch, in the order of the batch; (rows,) int64. No TensorFlow.
 
         Raises:
             UsageError: if the epoch has no such step.
         """
         return self._places.rows_of(epoch, step)
 
-    def dataset(self, *, epochs: range | None = None) -> tf.data.Dataset:
-        """Batches as (features, label[, weight]), or features alone without a label.
-
-        Each new iterator takes the next epoch, or the place where a `LineageCallback` says that training stands.
-
-        Args:
-            epochs: these epochs one after the other, from every iterator: a dataset without any state.
-
-        Raises:
-            UsageError: if the epochs are not a range of consecutive ones.
-        """
-        from tfstream.pipeline.graph import build  # noqa: PLC0415 - TensorFlow loads here
-
-        if epochs is not None and (epochs.step != 1 or epochs.start < 0 or not len(epochs)):
-            raise UsageError(f"epochs must be consecutive and from 0 on, such as range(3), got {epochs}")
-        return build(self, epochs)
-
-    def keras_inputs(self) -> tuple[Any, Any]:
-        """Keras inputs for the features, and their encoding from the statistics of this subset.
-
-        Numbers are normalised, with an indicator where they can be missing; strings are embedded, those that the
-        subset has not as unseen. Plain Keras layers: a saved model loads without tfstream.
-
-        Returns:
-            The inputs (a dict by feature, or one where packed) and a KerasTensor (batch, width) float32.
-        """
-        from tfstream.pipeline.inputs import keras_inputs  # noqa: PLC0415 - Keras loads here
-
-        return keras_inputs(self)
-
     @cached_property
     def control(self) -> Control:
-        """What a callback steers the datasets of this stream with."""
-        from tfstream.pipeline.control import Control  # noqa: PLC0415 - TensorFlow loads here
+        """What the callback and the datasets of this stream share."""
+        made: Control = importlib.import_module("tfstream.pipeline.control").Control(
+            self.steps_per_epoch
+        )
+        return made
 
-        return Control(self.steps_per_epoch)
+    def dataset(self, *, epochs: range | None = None) -> tf.data.Dataset:
+        """The batches: (features, label[, weight]), or features alone without a label.
 
-    @cached_property
-    def schema(self) -> Schema:
-        """The columns of the data set."""
-        return self.subset.catalog.schema
+        Without `epochs` each new iterator takes the next epoch, or goes on where the `LineageCallback`
+        of a fit says that training stands.
+
+        Args:
+            epochs: these epochs, one after the other, in a dataset without any state.
+
+        Raises:
+            UsageError: if `epochs` has a negative number or none.
+            CorruptionError: if a shard is not as long as it was written.
+            StorageError: if a shard is not there.
+        """
+        if epochs is not None and (not len(epochs) or min(epochs) < 0):
+            raise UsageError(f"epochs must be a range of at least one epoch from 0 on, got {epochs}")
+        self._check_shards()
+        graph = importlib.import_module("tfstream.pipeline.graph")
+        wrapped = importlib.import_module("tfstream.pipeline.dataset").StreamDataset
+        elements = graph.Elements(
+            features=self.plan,
+            packed=self.options.packed,
+            label=self._label,
+            weight=self._weight,
+        )
+        cores = os.cpu_count() or 2
+        parallelism = self.options.parallelism or max(2, min(cores, _PARALLELISM))
+        plan = graph.Plan(self.subset)
+        if epochs is None:
+            made = graph.batches(plan, self.spec, elements, self.control, parallelism=parallelism)
+            control, passes = self.control, 1
+        else:
+            made = graph.stateless_batches(
+                plan, self.spec, elements, epochs, parallelism=parallelism
+            )
+            control, passes = None, len(epochs)
+        made = made.prefetch(self.options.prefetch)
+        return wrapped(made, passes * self.steps_per_epoch, control)
+
+    def keras_inputs(self) -> tuple[dict[str, keras.KerasTensor], keras.KerasTensor]:
+        """Keras inputs by name, and all features encoded from this subset's statistics, (batch, k).
+
+        Numbers are normalised, with 0 and an indicator where a value is missing; codes are embedded; values that the
+        subset's groups do not have share the embedding of the unseen. Packed features are one input.
+
+        Raises:
+            UsageError: if a feature is uncoded text.
+        """
+        made: tuple[dict[str, keras.KerasTensor], keras.KerasTensor] = importlib.import_module(
+            "tfstream.pipeline.inputs"
+        ).keras_inputs(self.subset, self.plan, packed=self.options.packed)
+        return made
 
     @cached_property
     def _places(self) -> Places:
         return Places(self.subset, self.spec)
 
-
-def _with_label(
-    subset: Subset, label: str, used: Sequence[str], null_label: Literal["error", "drop"]
-) -> Subset:
-    """The rows that have a label."""
-    schema = subset.catalog.schema
-    if not any(schema[name].nullable or schema[name].coded for name in used):
-        return subset
-    kept = subset.where(f"({label}) is not null")
-    nulls = subset.rows - kept.rows
-    if not nulls:
-        return subset
-    if null_label == "error":
-        raise DataError(
-            f'the label {label} is null in {nulls} of {subset.rows} rows; use null_label="drop" to leave '
-            "them out, or a condition that keeps the others"
-        )
-    return kept
+    def _check_shards(self) -> None:
+        """Refuse shards that are missing or have another length, before training starts."""
+        catalog = self.subset.catalog
+        sizes = catalog.shards["size_bytes"].to_numpy()
+        for shard in np.unique(catalog.block_shard[self.subset.blocks]):
+            path = catalog.shard_path(int(shard))
+            try:
+                found = path.stat().st_size
+            except OSError as error:
+                raise StorageError(
+                    f"cannot read the shard {path}: {error.strerror or error}; restore it or convert again"
+                ) from error
+            if found != sizes[shard]:
+                raise CorruptionError(
+                    f"the shard {path} has {found} bytes, expected {sizes[shard]}; "
+                    "restore it or convert again"
+                )
 
 
 def _spec(subset: Subset, batch_size: int, seed: int, options: StreamOptions) -> Spec:
-    stretches = options.stretches
-    if stretches is None:
-        stretches = 1 if options.shuffle == "none" else math.gcd(STRETCHES, batch_size)
-    full_steps = max(subset.rows // batch_size, 1)
-    if options.window_rows is not None:
-        steps = max(options.window_rows // batch_size, 1)
-    else:
-        catalog = subset.catalog
-        read = int(catalog.block_size[subset.blocks].sum())
-        # Blocks are read whole, so what counts for memory is the rows read, not those kept.
-        share = subset.rows / max(int(catalog.block_rows[subset.blocks].sum()), 1)
-        rows = min(WINDOW_ROWS * share, WINDOW_BYTES * subset.rows / max(read, 1))
-        most = max(int(rows) // batch_size, 1)
-        # Windows of nearly equal length, rather than a short one at the end that mixes little.
-        steps = -(-full_steps // -(-full_steps // most))
+    """The order, with its defaults filled in."""
+    global_ = options.shuffle == "global"
+    stretches = options.stretches or (math.gcd(_STRETCHES, batch_size) if global_ else 1)
     return Spec(
         subset=subset.digest,
         rows=subset.rows,
@@ -228,7 +230,26 @@ def _spec(subset: Subset, batch_size: int, seed: int, options: StreamOptions) ->
         batch_size=batch_size,
         remainder=options.remainder,
         shuffle=options.shuffle,
-        window_steps=min(steps, full_steps),
+        window_steps=window_steps(
+            subset.rows // batch_size, batch_size, options.window_rows or _window_rows(subset, options)
+        ),
         stretches=stretches,
-        seed=int(seed),
+        seed=seed,
     )
+
+
+def window_steps(full_steps: int, batch_size: int, rows: int) -> int:
+    """Steps of a window of at most `rows` rows, so that all windows of an epoch are about equally long."""
+    most = max(1, rows // batch_size)
+    return math.ceil(full_steps / math.ceil(full_steps / most)) if full_steps else 1
+
+
+def _window_rows(subset: Subset, options: StreamOptions) -> int:
+    """Rows of a window by default: what its blocks take in memory is bounded."""
+    catalog = subset.catalog
+    read = int(catalog.block_rows[subset.blocks].sum())
+    if not read:
+        return 1
+    row_bytes = max(1, int(catalog.block_size[subset.blocks].sum()) // read)
+    most = _WINDOW_ROWS if options.shuffle == "global" else _ORDERED_WINDOW_ROWS
+    return min(most, _WINDOW_BYTES // row_bytes) * subset.rows // read
