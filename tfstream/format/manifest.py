@@ -224,7 +224,7 @@ def open_catalog(folder: Path) -> Catalog:
             block_first=_int64(blocks["first_row"]),
             shard_tokens=shards["token"].to_numpy(),
         )
-    except (KeyError, pa.ArrowException) as error:
+    except (KeyError, ValueError, pa.ArrowException) as error:
         raise CorruptionError(
             f"the index of {folder} has not the expected columns: {error}"
         ) from error
@@ -281,9 +281,10 @@ def _table_path(folder: Path, name: str) -> Path:
 
 def _table(folder: Path, name: str) -> pa.Table:
     path = _table_path(folder, name)
+    data = storage.read(path)
     try:
-        return pq.read_table(io.BytesIO(storage.read(path)))
-    except pa.ArrowException as error:
+        return pq.read_table(io.BytesIO(data))
+    except (OSError, pa.ArrowException) as error:
         raise CorruptionError(f"{path} is damaged: {error}; restore it or convert again") from error
 
 
