@@ -379,7 +379,6 @@ def test_a_log_that_lies_is_found(folder: Path, tmp_path: Path) -> None:
     rows[3] += 1
     labels[5] += 1
     writer.append(found.pieces, found.windows)
-    writer.close()
     run = tfstream.open_run(tmp_path / "run")
     assert [f.where for f in run.verify()] == ["attempt-000.log, step 3"]
     assert [f.where for f in run.verify(deep=True)] == [

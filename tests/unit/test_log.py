@@ -32,7 +32,6 @@ def written(path: Path, flushes: int = 3, steps: int = 256) -> list[int]:
     for i in range(flushes):
         writer.append([piece(40 + i * steps, steps, i)])
         ends.append(path.stat().st_size)
-    writer.close()
     return ends
 
 
@@ -55,8 +54,6 @@ def test_a_log_reads_back_as_it_was_written(tmp_path: Path) -> None:
     writer.append([piece(40, 5), piece(45, 1, 2)], windows)
     writer.append([piece(46, 2, 2)])
     writer.end(48)
-    writer.close()
-    writer.close()
     found = log.read(path)
     assert found.attempt == ATTEMPT
     assert [(p.first_step, p.stop, p.generation) for p in found.pieces] == [
@@ -86,7 +83,6 @@ def test_a_step_takes_at_most_24_bytes(tmp_path: Path) -> None:
             log.WindowShards(epoch=0, window=4 * i + j, shards=np.arange(128)) for j in range(4)
         ]
         writer.append([piece(40 + 256 * i, 256)], windows)
-    writer.close()
     assert (path.stat().st_size - begin) / (16 * 256) <= 24
 
 

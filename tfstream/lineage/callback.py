@@ -144,7 +144,6 @@ class LineageCallback(keras.callbacks.Callback):  # type: ignore[misc]
             self._write(writer)
         finally:
             self._stream.control.end()
-            writer.close()
 
     def _begin(self, epoch: int) -> None:
         """Open the log; `epoch` is Keras', which need not be 0."""

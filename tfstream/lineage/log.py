@@ -16,7 +16,7 @@ import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
@@ -94,7 +94,7 @@ class Writer:
             "versions": dict(attempt.versions),
         }
         try:
-            self._file: IO[bytes] | None = path.open("xb", buffering=0)
+            path.touch(exist_ok=False)
         except OSError as error:
             raise StorageError(
                 f"cannot create the log {path}: {error.strerror or error}"
@@ -116,27 +116,20 @@ class Writer:
         """Say that training ended by itself."""
         self._write([_END.pack(b"E", consumed)])
 
-    def close(self) -> None:
-        """Bring the log to the disk; more than once is harmless."""
-        if self._file is not None:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._file = None
-
     def _write(self, records: list[bytes]) -> None:
-        data = b"".join(map(framing.frame, records))
-        if self._file is None:
-            raise StorageError(f"the log {self.path} is closed")
+        # Opened anew each time: a fit that fails leaves no open file behind.
         try:
-            written = self._file.write(data)
+            with self.path.open("ab", buffering=0) as file:
+                data = b"".join(map(framing.frame, records))
+                if file.write(data) != len(data):
+                    raise StorageError(f"cannot write the log {self.path}: the disk is full")
+                os.fsync(file.fileno())
         except OSError as error:
+            if isinstance(error, StorageError):
+                raise
             raise StorageError(
                 f"cannot write the log {self.path}: {error.strerror or error}"
             ) from error
-        if written != len(data):
-            raise StorageError(
-                f"cannot write the log {self.path}: the disk took {written} of {len(data)} bytes"
-            )
 
 
 def read(path: Path) -> Log:
