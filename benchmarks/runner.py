@@ -68,11 +68,17 @@ def run_child(task: Task) -> Outcome:
     """Run a task in a new process, to its end."""
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
     command = [sys.executable, "-m", "benchmarks", "child", task.to_json()]
-    with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors:
+    with (
+        # The child ends without a tear-down, so what libraries leave behind is removed here.
+        tempfile.TemporaryDirectory(
+            prefix="tfstream-child-", ignore_cleanup_errors=True
+        ) as scratch,
+        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
+    ):
         process = subprocess.Popen(
             command,
             cwd=_ROOT,
-            env=os.environ | _ENVIRONMENT | {"PYTHONPATH": path},
+            env=os.environ | _ENVIRONMENT | {"PYTHONPATH": path, "TMPDIR": scratch},
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

@@ -55,7 +55,7 @@ _HOMES = {
 }
 
 
-def convert(
+def convert(  # noqa: PLR0913 - a source, a place, and what Dask runs on
     source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     out: str | os.PathLike[str],
     *,

@@ -1,4 +1,4 @@
-"""Fingerprints of batches: what proves that the rows computed are the rows that came, in that order."""
+"""Fingerprints of batches: they prove that the rows computed are those that came, in that order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from tfstream.order import Array, Arrays, mix
 def fingerprints(xp: Arrays, values: Array) -> Array:
     """One 64-bit fingerprint a batch: the sum of mixed values, each weighted by its place.
 
-    With m the mixing of splitmix64, it is Σ m(value_i) · (m(i + 1) | 1) mod 2^64 over the places i of the batch.
+    With m the mixing of splitmix64, it is Σ m(value_i) · (m(i + 1) | 1) mod 2^64 over the places i
+    of the batch.
 
     Args:
         xp: the array operations.

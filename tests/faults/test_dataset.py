@@ -48,7 +48,7 @@ def read_all(folder: Path) -> pa.Table:
 
 
 def test_any_flipped_bit_of_a_shard_is_found(original: Path, copy: Path) -> None:
-    """Wherever the bit is, reading all rows ends in a CorruptionError that names the shard, and so does a check."""
+    """Wherever it is, reading all rows, and a check, name the shard."""
     expected = read_all(original)
     shards = sorted((copy / "shards").rglob("*.tfrecord"))
     rng = random.Random(0)
@@ -106,7 +106,7 @@ def test_a_changed_index_is_not_opened(copy: Path, name: str) -> None:
 
 
 def test_any_damage_to_the_index_ends_in_an_error_of_ours(original: Path, copy: Path) -> None:
-    """Bytes at random in the index or the manifest: an error that says so, or nothing that changed a value."""
+    """Bytes at random in index or manifest: an error that says so, or no value has changed."""
     rng = random.Random(1)
     expected = tfstream.open(original)
     paths = [copy / "manifest.json", *sorted((copy / "index").iterdir())]
@@ -168,7 +168,8 @@ def test_a_folder_without_a_manifest_is_no_data_set(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         tfstream.open(tmp_path)
     assert str(caught.value) == (
-        f"there is no data set in {tmp_path}: {tmp_path / 'manifest.json'} does not exist; give convert's output"
+        f"there is no data set in {tmp_path}: {tmp_path / 'manifest.json'} does not exist; "
+        "give convert's output"
     )
 
 

@@ -94,7 +94,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "g": rng.integers(0, 7, 400),
             "x": rng.normal(size=400).astype(np.float32),
             "y": rng.normal(size=400),
-            "when": pa.array(rng.integers(0, 2**40, 400), pa.timestamp("us")),
+            "at": pa.array(rng.integers(0, 2**40, 400), pa.timestamp("us")),
         }
     )
     pq.write_table(table, folder / "source.parquet")
@@ -323,7 +323,7 @@ def test_a_question_that_has_no_answer_is_refused(folder: Path, tmp_path: Path) 
         tfstream.open_run(tmp_path)
 
 
-@pytest.mark.parametrize("label", ["y", "x", "when", "g", "g in (1, 2) or y <= 0.5"])
+@pytest.mark.parametrize("label", ["y", "x", "at", "g", "g in (1, 2) or y <= 0.5"])
 def test_a_label_of_any_type_is_proven(folder: Path, tmp_path: Path, label: str) -> None:
     """The labels read from the shards have the fingerprints of those that the model got."""
     stream = stream_of(folder, label=label)
@@ -473,20 +473,24 @@ def mirrored(folder: Path, run: Path) -> None:
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-    for number, arguments in enumerate(({}, {"steps_per_execution": 3}, {"built": False})):
+    for built in (True, False):
         stream = stream_of(folder)
         with strategy.scope():
-            model = spy(**arguments)
-        callback = tfstream.LineageCallback(run / str(number), stream)
+            model = spy(built=built)
+        callback = tfstream.LineageCallback(run / str(built), stream)
         model.fit(stream.dataset(), epochs=3, verbose=0, callbacks=[callback])
-        opened = tfstream.open_run(run / str(number))
+        opened = tfstream.open_run(run / str(built))
         assert opened.verify(deep=True) == []
-        assert [sorted(ids) for ids in logged(opened)] == [sorted(ids) for ids in model.batches()]
+        assert [sorted(ids) for ids in logged(opened)] == [sorted(i) for i in model.batches()]
         assert opened.steps.num_rows == 3 * STEPS
 
 
 def test_under_a_strategy_on_two_devices(folder: Path, tmp_path: Path) -> None:
-    """Keras pulls a batch, throws it away and starts over; the log has each step once."""
+    """Keras pulls a batch, throws it away and starts over; the log has each step once.
+
+    Without steps_per_execution: under this strategy Keras 3.15 fails with it on any dataset whose last
+    group is short.
+    """
     code = (
         "import sys; from pathlib import Path; from tests.integration.test_lineage import mirrored; "
         "mirrored(Path(sys.argv[1]), Path(sys.argv[2]))"

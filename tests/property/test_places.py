@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tfstream.errors import UsageError
-from tfstream.format.subset import Subset
 from tfstream.format.places import Places, windows_of
+from tfstream.format.subset import Subset
 from tfstream.order import Spec
 
 
@@ -32,14 +32,15 @@ def places(draw: st.DrawFn) -> tuple[Subset, Spec, Places]:
         blocks=np.array([i for i, mask in enumerate(keep) if mask.any()], np.int64),
         bitmaps={i: mask for i, mask in enumerate(keep) if mask.any() and not mask.all()},
     )
-    stretches = draw(st.integers(1, 3))
+    shuffle = draw(st.sampled_from(["global", "none"]))
+    stretches = draw(st.integers(1, 3)) if shuffle == "global" else 1
     spec = Spec(
         subset=subset.digest,
         rows=subset.rows,
         blocks=len(subset.blocks),
         batch_size=stretches * draw(st.integers(1, 4)),
         remainder="keep",
-        shuffle=draw(st.sampled_from(["global", "none"])),
+        shuffle=shuffle,
         window_steps=draw(st.integers(1, 5)),
         stretches=stretches,
         seed=draw(st.integers(0, 2**63 - 1)),

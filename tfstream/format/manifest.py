@@ -126,7 +126,7 @@ def shard_token(identity: str, ordinal: int) -> int:
     return int.from_bytes(digest[:8], "little")
 
 
-def write_catalog(
+def write_catalog(  # noqa: PLR0913 - one argument a table
     folder: Path,
     manifest: Manifest,
     *,
@@ -193,8 +193,8 @@ def open_catalog(folder: Path) -> Catalog:
     try:
         if _digest(manifest, {name: tables[name] for name in _TABLES}) != digest:
             raise CorruptionError(
-                f"the index of {folder} is not the one that {path} was written for: its digest differs; "
-                "restore the folder or convert again"
+                f"the index of {folder} is not the one that {path} was written for: "
+                "its digest differs; restore the folder or convert again"
             )
         for name in ("shards", "sources"):
             _check_paths(tables[name]["path"].to_pylist(), _table_path(folder, name))

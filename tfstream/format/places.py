@@ -73,8 +73,8 @@ class Places:
         """
         if not 0 <= step < self._spec.steps_per_epoch or epoch < 0:
             raise UsageError(
-                f"an epoch has steps 0 to {self._spec.steps_per_epoch - 1}, there is no step {step} "
-                f"in epoch {epoch}"
+                f"an epoch has steps 0 to {self._spec.steps_per_epoch - 1}, "
+                f"there is no step {step} in epoch {epoch}"
             )
         window, place = self._spec.window_of(step)
         rows: np.ndarray = self.window_rows(epoch, window)[place]

@@ -105,8 +105,9 @@ class LineageCallback(keras.callbacks.Callback):  # type: ignore[misc]
         del logs
         self._count(batch)
         asked = self._start + batch
-        if asked + self._group >= self._boundary > asked:
-            # Under steps_per_epoch Keras makes the next iterator as soon as this group is done.
+        # An iterator reads its start at its first batch, so never before this one. Under a strategy
+        # Keras makes and starts the next one as soon as the last group of an epoch is done.
+        if batch and asked + self._group >= self._boundary > asked:
             self._stream.control.move(self._boundary)
         if asked >= self._next_flush or time.monotonic() >= self._next_flush_s:
             self._flush()
@@ -115,6 +116,8 @@ class LineageCallback(keras.callbacks.Callback):  # type: ignore[misc]
         """Count the steps up to this one."""
         del logs
         self._count(batch + 1)
+        if batch < self._group and self._start + batch + 1 >= self._boundary:
+            self._stream.control.move(self._boundary)
 
     def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Take entries off the queue, lest a validation on the same stream waits for room there."""
@@ -191,8 +194,8 @@ class LineageCallback(keras.callbacks.Callback):  # type: ignore[misc]
         self._entries = [e for e in self._entries if e.first_step + len(e.row_fingerprints) > stop]
         if missing:
             raise UsageError(
-                f"{missing} of the steps {first} to {stop - 1} did not come from the stream of this "
-                "callback; give fit the stream's own dataset(), without repeat, take or skip, and "
+                f"{missing} of the steps {first} to {stop - 1} did not come from the stream of "
+                "this callback; give fit the stream's own dataset(), without repeat, take or skip, and "
                 "one callback a stream"
             )
 
@@ -260,8 +263,6 @@ def _difference(found: Description, wanted: Description) -> str:
 def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in ("tfstream", "tensorflow", "keras", "numpy"):
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            found[name] = "unknown"
+        distribution = next(iter(metadata.distributions(name=name)), None)
+        found[name] = "unknown" if distribution is None else distribution.version
     return found

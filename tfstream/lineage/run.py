@@ -18,10 +18,10 @@ from tfstream.errors import UsageError
 from tfstream.format import provenance
 from tfstream.format.check import Finding
 from tfstream.format.manifest import MANIFEST, Catalog, open_catalog
+from tfstream.format.places import Places
 from tfstream.format.subset import Subset
 from tfstream.lineage import description, log, verify
 from tfstream.lineage.description import Description
-from tfstream.format.places import Places
 
 STEPS = pa.schema(
     [
@@ -251,7 +251,8 @@ class Run:
             raise UsageError(
                 f"row ids go from 0 to {self.catalog.rows - 1}, there is no row {outside[0]}"
             )
-        return np.unique(ids)
+        unique: np.ndarray = np.unique(ids)
+        return unique
 
     def _steps_of_log(self, number: int, found: log.Log) -> pa.Table:
         spec = self.description.training.spec

@@ -12,8 +12,8 @@ from tfstream import fingerprint
 from tfstream.errors import CorruptionError, TfstreamError
 from tfstream.format import check
 from tfstream.format.check import Finding
-from tfstream.lineage import labels
 from tfstream.format.places import Places
+from tfstream.lineage import labels
 from tfstream.order import NUMPY
 
 if TYPE_CHECKING:
@@ -50,11 +50,17 @@ def findings(run: Run, *, deep: bool) -> Iterator[Finding]:
     for number, log in logs.items():
         yield from _check_log(number, log, run.description.digest)
     try:
-        subset, places = run.subset, run.places
+        catalog = run.catalog
     except TfstreamError as error:
         yield Finding(where=run.description.training.folder, what=str(error))
         return
-    yield from check.check_dataset(run.catalog, sources=True)
+    yield from check.check_dataset(catalog, sources=True)
+    try:
+        # A condition on other columns than the keys reads blocks, which may be damaged.
+        subset, places = run.subset, run.places
+    except TfstreamError as error:
+        yield Finding(where=str(catalog.folder), what=str(error))
+        return
     yield from _check_shards(logs, places, subset)
     yield from _check_steps(run, _logged(logs), deep=deep)
 

@@ -1,5 +1,5 @@
 """`order.Arrays` by TensorFlow, so that the graph follows the same order as numpy."""
-# ruff: noqa: D102 - the protocol says what each does
+
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class WindowColumns:
     rows: Tensor
     """(reads,) int64: rows of each."""
     places: Tensor
-    """(steps, rows) int64: where each row of each batch is when every block is padded to the longest."""
+    """(steps, rows) int64: where each row is when every block is padded to the longest."""
     dense_places: Tensor
     """(steps, rows) int64: where it is when no block is padded."""
     _packs: dict[str, Tensor] = field(default_factory=dict)
@@ -38,7 +38,7 @@ class WindowColumns:
         return self._fixed(name, dtype)
 
     def stored(self, name: str) -> Tensor:
-        """A column as it is stored, (steps, rows): numbers, codes, string; null slots hold 0 or ""."""
+        """A column as it is stored, (steps, rows): numbers, codes, text; null slots hold 0 or nothing."""
         column = self.schema[name]
         if column.dtype is None:
             return self._text(self.schema.texts[name])
@@ -52,7 +52,7 @@ class WindowColumns:
         return tf.bitwise.bitwise_and(mask, tf.constant(1 << bit % 8, tf.uint8)) == 0
 
     def _fixed(self, name: str, dtype: np.dtype[Any]) -> Tensor:
-        """A feature of fixed width, cut at the place that the layout gives and zero-padded, then picked."""
+        """A feature of fixed width: cut where the layout says, zero-padded, then picked."""
         if name not in self._packs:
             where = block.layout(self.schema)
             width = where.row_bytes[name]

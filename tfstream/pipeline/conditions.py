@@ -1,4 +1,4 @@
-"""Conditions evaluated in the graph, for labels; the same values as `expressions.evaluate` gives."""
+"""Conditions evaluated in the graph, for labels, as `expressions.evaluate` does by Arrow."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ _OPERATORS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     ">=": tf.greater_equal,
 }
 
+
 def evaluate(node: expressions.Node, columns: WindowColumns, catalog: Catalog) -> Tensor:
     """A condition as (steps, rows) bool, for rows where it is not null.
 
-    Where a part of it is null and the whole is not, the whole does not depend on that part, so that the 0 in a null
-    slot does no harm.
+    Where a part of it is null and the whole is not, the whole does not depend on that part, so that
+    the 0 in a null slot does no harm.
     """
     if isinstance(node, expressions.Column):
         return tf.cast(columns.stored(node.name), tf.bool)
@@ -41,17 +42,21 @@ def evaluate(node: expressions.Node, columns: WindowColumns, catalog: Catalog) -
         return _is_null(node, columns, catalog)
     if isinstance(node, expressions.In):
         found = [
-            _compare(expressions.Compare("==", node.value, expressions.Constant(option)), columns, catalog)
+            _compare(
+                expressions.Compare("==", node.value, expressions.Constant(option)),
+                columns,
+                catalog,
+            )
             for option in node.options
         ]
         return tf.reduce_any(tf.stack(found), axis=0)
-    assert isinstance(node, expressions.Compare)
+    if not isinstance(node, expressions.Compare):
+        raise TypeError(f"{node} is no condition")
     return _compare(node, columns, catalog)
 
 
 def _is_null(node: expressions.IsNull, columns: WindowColumns, catalog: Catalog) -> Tensor:
-    assert isinstance(node.value, expressions.Column)
-    column = catalog.schema[node.value.name]
+    column = catalog.schema[_name(node.value)]
     if column.coded:
         return columns.stored(column.name) == NULL_CODE
     if column.nullable:
@@ -60,12 +65,10 @@ def _is_null(node: expressions.IsNull, columns: WindowColumns, catalog: Catalog)
 
 
 def _compare(node: expressions.Compare, columns: WindowColumns, catalog: Catalog) -> Tensor:
-    assert isinstance(node.left, expressions.Column)
-    column = catalog.schema[node.left.name]
+    column = catalog.schema[_name(node.left)]
     left = columns.stored(column.name)
-    if isinstance(node.right, expressions.Column):
-        return _OPERATORS[node.operator](left, columns.stored(node.right.name))
-    assert isinstance(node.right, expressions.Constant)
+    if not isinstance(node.right, expressions.Constant):
+        return _OPERATORS[node.operator](left, columns.stored(_name(node.right)))
     right = _stored_literal(node.right.value, column, catalog)
     if isinstance(right, float) or left.dtype.is_floating:
         return _OPERATORS[node.operator](
@@ -74,6 +77,12 @@ def _compare(node: expressions.Compare, columns: WindowColumns, catalog: Catalog
     if isinstance(right, int):
         return _OPERATORS[node.operator](tf.cast(left, tf.int64), tf.constant(right, tf.int64))
     return _OPERATORS[node.operator](left, tf.constant(right))
+
+
+def _name(node: expressions.Node) -> str:
+    if not isinstance(node, expressions.Column):
+        raise TypeError(f"{node} is no column")
+    return node.name
 
 
 def _stored_literal(value: expressions.Literal, column: Column, catalog: Catalog) -> Any:  # noqa: ANN401

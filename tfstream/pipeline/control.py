@@ -1,7 +1,7 @@
 """Where training stands, and the tap: what a callback and the graph say to each other.
 
-The graph reads a variable once an iterator, and puts an entry a window into a queue while a callback wants it. An
-entry is in the queue before the first batch of its window leaves, and is never waited for.
+The graph reads a variable once an iterator, and puts an entry a window into a queue while a
+callback wants it. An entry is in the queue before the first batch of its window leaves.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Entry:
 
 
 class Control:
-    """One for all datasets of a stream. A callback switches it on; without one it only counts epochs."""
+    """One for all datasets of a stream; without a callback it only counts epochs."""
 
     def __init__(self, steps_per_epoch: int) -> None:
         """Start before the first step, with no callback."""
@@ -81,7 +81,7 @@ class Control:
         )
 
     def start(self) -> tuple[Tensor, Tensor, Tensor]:
-        """In the graph, once an iterator: its first step, its generation, and whether the queue is filled."""
+        """In the graph, once an iterator: its first step, its generation, and the tap."""
         state = self._state.read_value()
         first, generation = state[_NEXT], state[_GENERATION] + 1
         steps = self._steps_per_epoch

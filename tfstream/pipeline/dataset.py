@@ -21,7 +21,8 @@ class StreamDataset(tf.data.Dataset):  # type: ignore[misc]
         Args:
             dataset: the batches.
             length: batches of a whole pass.
-            control: kept as long as the dataset, since the graph only borrows it; None if it has no state.
+            control: kept as long as the dataset, since the graph only borrows it; None without
+                state.
         """
         self._dataset, self._length, self._control = dataset, length, control
         super().__init__(dataset._variant_tensor)  # noqa: SLF001 - what a subclass of Dataset is made of

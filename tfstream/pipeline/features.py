@@ -1,4 +1,4 @@
-"""Features: which columns a model gets, and what stands where a value is missing."""
+"""Which columns a model gets, and what stands where a value is missing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Feature:
     has_nulls: bool
     """Whether a value is missing anywhere in the data set."""
     fill: int | float | None = None
-    """What stands where a value is missing, NaN too; None: 0, the code 0 or an empty string, as stored."""
+    """What stands where a value is missing; None: 0, the code 0 or an empty string, as stored."""
     as_float: bool = False
     """Whether the column becomes float32, so that NaN fits in."""
     mask: bool = False
@@ -92,7 +92,9 @@ def plan(
     """
     for name in policies:
         if name not in names:
-            raise UsageError(f"nulls has {name!r}, which is no feature; there are {', '.join(names)}")
+            raise UsageError(
+                f"nulls has {name!r}, which is no feature; there are {', '.join(names)}"
+            )
     has_nulls = nulls_of(catalog)
     features = tuple(
         _feature(catalog.schema[name], policies.get(name), has_nulls=has_nulls[name], packed=packed)
@@ -101,8 +103,8 @@ def plan(
     for feature in features:
         if feature.mask and feature.missing_name in names:
             raise UsageError(
-                f"the mask of {feature.name!r} would be {feature.missing_name!r}, which is a feature "
-                'already; set nulls for it to "nan" or a number, or leave one out'
+                f"the mask of {feature.name!r} would be {feature.missing_name!r}, which is a "
+                'feature already; set nulls for it to "nan" or a number, or leave one out'
             )
     return features
 
@@ -123,7 +125,9 @@ def _feature(
         if policy == "mask" and not has_nulls:
             return Feature(column=column, has_nulls=False)
     elif isinstance(policy, str) and policy not in ("nan", "mask"):
-        raise UsageError(f'nulls for {column.name!r} must be "nan", "mask" or a number, got {policy!r}')
+        raise UsageError(
+            f'nulls for {column.name!r} must be "nan", "mask" or a number, got {policy!r}'
+        )
     if policy == "mask":
         if packed:
             raise UsageError(
@@ -135,18 +139,16 @@ def _feature(
     if uncoded:
         raise UsageError(f'nulls for the text {column.name!r} can only be "mask", got {policy!r}')
     if policy == "nan":
-        return Feature(
-            column=column, has_nulls=has_nulls, fill=float("nan"), as_float=not is_float
-        )
+        return Feature(column=column, has_nulls=has_nulls, fill=float("nan"), as_float=not is_float)
     fill = _number(column, policy, is_float=is_float, packed=packed)
     return Feature(column=column, has_nulls=has_nulls, fill=fill)
 
 
-def _number(
-    column: Column, policy: NullPolicy, *, is_float: bool, packed: bool
-) -> int | float:
+def _number(column: Column, policy: NullPolicy, *, is_float: bool, packed: bool) -> int | float:
     if not isinstance(policy, (int, float)):
-        raise UsageError(f'nulls for {column.name!r} must be "nan", "mask" or a number, got {policy!r}')
+        raise UsageError(
+            f'nulls for {column.name!r} must be "nan", "mask" or a number, got {policy!r}'
+        )
     if is_float or packed:
         return float(policy)
     storage = pa.int32() if column.coded else column.arrow
@@ -157,11 +159,13 @@ def _number(
     if pa.types.is_temporal(storage):
         storage = pa.int32() if storage.bit_width == 32 else pa.int64()  # noqa: PLR2004 - bits
     try:
-        if int(policy) != policy:
-            raise ValueError(policy)
-        pa.scalar(int(policy), storage)
-    except (ValueError, OverflowError, pa.ArrowException) as error:
+        whole = int(policy)
+        pa.scalar(whole, storage)
+    except (ValueError, OverflowError, pa.ArrowException):
+        whole = None
+    if whole is None or whole != policy:
         raise UsageError(
-            f"nulls for {column.name!r} must be a whole number that fits {column.type}, got {policy!r}"
-        ) from error
-    return int(policy)
+            f"nulls for {column.name!r} must be a whole number that fits {column.type}, "
+            f"got {policy!r}"
+        )
+    return whole

@@ -1,7 +1,8 @@
 """The graph: windows in, batches out, and no Python in between.
 
-One element of the outer dataset is a window. A single parallel map makes all its batches: the plan of the window by
-`order`, its blocks read at their byte offsets, checked against the plan, cut, decoded and gathered.
+One element of the outer dataset is a window. A single parallel map makes all its batches: the plan
+of the window by `order`, its blocks read at their byte offsets, checked against the plan, cut,
+decoded and gathered.
 """
 
 from __future__ import annotations
@@ -54,12 +55,12 @@ class _Place:
 
 
 class Plan:
-    """A subset as tensors that the graph captures."""
+    """A subset as tensors that the graph captures, its order, and what a batch is made of."""
 
-    def __init__(self, subset: Subset) -> None:
+    def __init__(self, subset: Subset, spec: Spec, elements: Elements) -> None:
         """Take over what the graph needs of the manifest."""
         catalog, blocks = subset.catalog, subset.blocks
-        self.subset = subset
+        self.subset, self.spec, self.elements = subset, spec, elements
         self.kept = tf.constant(subset.kept, tf.int64)
         self.ordinal = tf.constant(blocks, tf.int64)
         self.rows = tf.constant(catalog.block_rows[blocks], tf.int64)
@@ -73,21 +74,17 @@ class Plan:
         self.bitmaps = _bitmaps(subset)
 
 
-def batches(
-    plan: Plan, spec: Spec, elements: Elements, control: Control, *, parallelism: int
-) -> tf.data.Dataset:
+def batches(plan: Plan, control: Control, *, parallelism: int) -> tf.data.Dataset:
     """The rest of the epoch in which training stands when an iterator is made."""
-    steps = spec.steps_per_epoch
+    steps = plan.spec.steps_per_epoch
 
-    @_as_is
     def begin(_: Tensor) -> tuple[Tensor, ...]:
         first, generation, tap = control.start()
         return first // steps, first % steps, generation, tap
 
-    epochs = tf.data.Dataset.range(1).map(begin)
-    made = _windows(plan, spec, elements, epochs, parallelism=parallelism, fingerprinted=True)
+    epochs = tf.data.Dataset.range(1).map(_as_is(begin))
+    made = _windows(plan, epochs, parallelism=parallelism, fingerprinted=True)
 
-    @_as_is
     def tapped(batch: Any, entry: Any, tap: Tensor) -> Any:  # noqa: ANN401 - nested tensors
         def put() -> Tensor:
             with tf.control_dependencies([control.put(*entry)]):
@@ -97,37 +94,30 @@ def batches(
         with tf.control_dependencies([done]):
             return tf.nest.map_structure(tf.identity, batch)
 
-    return made.map(tapped).unbatch()
+    return made.map(_as_is(tapped)).unbatch()
 
 
-def stateless_batches(
-    plan: Plan, spec: Spec, elements: Elements, epochs: range, *, parallelism: int
-) -> tf.data.Dataset:
+def stateless_batches(plan: Plan, epochs: range, *, parallelism: int) -> tf.data.Dataset:
     """The batches of some epochs, one after the other, without any state."""
 
-    @_as_is
     def begin(epoch: Tensor) -> tuple[Tensor, ...]:
         zero = tf.zeros([], tf.int64)
         return epoch, zero, zero, tf.constant(value=False)
 
-    source = tf.data.Dataset.range(epochs.start, epochs.stop, epochs.step).map(begin)
-    made = _windows(plan, spec, elements, source, parallelism=parallelism, fingerprinted=False)
+    source = tf.data.Dataset.range(epochs.start, epochs.stop, epochs.step).map(_as_is(begin))
+    made = _windows(plan, source, parallelism=parallelism, fingerprinted=False)
     return made.unbatch()
 
 
 def _windows(
-    plan: Plan,
-    spec: Spec,
-    elements: Elements,
-    epochs: tf.data.Dataset,
-    *,
-    parallelism: int,
-    fingerprinted: bool,
+    plan: Plan, epochs: tf.data.Dataset, *, parallelism: int, fingerprinted: bool
 ) -> tf.data.Dataset:
     """Every window's batches, from (epoch, first step in it, generation, tap); in order."""
+    spec = plan.spec
 
-    @_as_is
-    def windows_of(epoch: Tensor, start: Tensor, generation: Tensor, tap: Tensor) -> tf.data.Dataset:
+    def windows_of(
+        epoch: Tensor, start: Tensor, generation: Tensor, tap: Tensor
+    ) -> tf.data.Dataset:
         sequence = order.epoch_of(TENSORFLOW, spec, plan.kept, epoch)
         first = tf.where(start < spec.full_steps, start // spec.window_steps, spec.full_windows)
         return tf.data.Dataset.range(first, spec.windows_per_epoch).map(
@@ -139,26 +129,18 @@ def _windows(
             )
         )
 
-    @_as_is
     def make(*values: Tensor) -> Any:  # noqa: ANN401 - nested tensors
         place, sequence = _Place(*values[:5]), order.Epoch(*values[5:])
-        return _window(plan, spec, elements, place, sequence, fingerprinted=fingerprinted)
+        return _window(plan, place, sequence, fingerprinted=fingerprinted)
 
-    return epochs.flat_map(windows_of).map(
-        make, num_parallel_calls=parallelism, deterministic=True
+    return epochs.flat_map(_as_is(windows_of)).map(
+        _as_is(make), num_parallel_calls=parallelism, deterministic=True
     )
 
 
-def _window(
-    plan: Plan,
-    spec: Spec,
-    elements: Elements,
-    place: _Place,
-    sequence: order.Epoch,
-    *,
-    fingerprinted: bool,
-) -> Any:  # noqa: ANN401 - nested tensors
+def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: bool) -> Any:
     """The batches of a window; with fingerprints, (batches, entry of the queue, tap)."""
+    spec = plan.spec
     found = order.window_of(TENSORFLOW, spec, sequence, place.epoch, place.window)
     first = tf.minimum(place.window * spec.window_steps, spec.full_steps)
     skipped = tf.maximum(place.start - first, 0)
@@ -181,7 +163,7 @@ def _window(
         places=places,
         dense_places=tf.gather(tf.cumsum(rows, exclusive=True), block_place) + row,
     )
-    batch, bits = _batch(plan, elements, columns)
+    batch, bits = _batch(plan, columns)
     if not fingerprinted:
         return batch
     steps = tf.shape(picks)[0]
@@ -193,7 +175,8 @@ def _window(
     return batch, entry, place.tap
 
 
-def _batch(plan: Plan, elements: Elements, columns: WindowColumns) -> tuple[Any, Tensor | None]:
+def _batch(plan: Plan, columns: WindowColumns) -> tuple[Any, Tensor | None]:
+    elements = plan.elements
     make = decode.packed if elements.packed else decode.by_column
     parts: list[Any] = [make(columns, elements.features)]
     bits = None
@@ -206,7 +189,7 @@ def _batch(plan: Plan, elements: Elements, columns: WindowColumns) -> tuple[Any,
 
 
 def _if(tap: Tensor, steps: Tensor, values: Callable[[], Tensor] | None) -> Tensor:
-    """The fingerprints of values that are computed only while somebody wants them; (steps,) uint64."""
+    """The fingerprints, (steps,) uint64, of values that are computed only while wanted."""
     if values is None:
         return tf.zeros([steps], tf.uint64)
     return tf.cond(
@@ -228,8 +211,7 @@ def _read(plan: Plan, blocks: Tensor) -> tuple[Tensor, Tensor]:
     shards, offsets = tf.gather(plan.shard, blocks), tf.gather(plan.offset, blocks)
     paths, count = tf.gather(plan.paths, shards), tf.size(blocks, tf.int64)
 
-    # The fourth input is lost when a dataset of the top level is serialised: it stands in a function.
-    @_as_is
+    # A dataset of the top level loses the fourth input when it is serialised: so, in a function.
     def read(index: Tensor, path: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
         variant = tf.raw_ops.TFRecordDatasetV2(
             filenames=path[tf.newaxis],
@@ -244,7 +226,7 @@ def _read(plan: Plan, blocks: Tensor) -> tuple[Tensor, Tensor]:
     nothing = tf.data.Dataset.from_tensors((tf.zeros([0], tf.int64), tf.zeros([0], tf.string)))
     indices, records = (
         tf.data.Dataset.from_tensor_slices((tf.range(count), paths, offsets))
-        .map(read)
+        .map(_as_is(read))
         .ignore_errors(log_warning=True)
         .batch(count)
         .concatenate(nothing)
@@ -256,7 +238,11 @@ def _read(plan: Plan, blocks: Tensor) -> tuple[Tensor, Tensor]:
     here = _at(plan, blocks, tf.minimum(absent, count - 1))
     complete = tf.debugging.Assert(
         read_count == count,
-        [tf.strings.join([here, " cannot be read: it is missing, cut off or has a wrong CRC", _ADVICE])],
+        [
+            tf.strings.join(
+                [here, " cannot be read: it is missing, cut off or has a wrong CRC", _ADVICE]
+            )
+        ],
     )
     with tf.control_dependencies([complete]):
         records = tf.identity(records)

@@ -1,7 +1,8 @@
-"""Keras inputs and preprocessing layers, from the statistics of a subset. The model is plain Keras."""
+"""Keras inputs and preprocessing layers from a subset's statistics. The model is plain Keras."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -31,21 +32,15 @@ def keras_inputs(
     for feature in features:
         if feature.column.dtype is None:
             raise UsageError(
-                f"{feature.name!r} is text with too many values for codes; leave it out of the features "
-                "or build its layers by hand"
+                f"{feature.name!r} is text with too many values for codes; leave it out of the "
+                "features or build its layers by hand"
             )
     if packed:
         whole = keras.Input((len(features),), dtype="float32", name="features")
         inputs = {"features": whole}
         columns = {f.name: whole[:, i : i + 1] for i, f in enumerate(features)}
     else:
-        inputs, columns = {}, {}
-        for feature in features:
-            inputs[feature.name] = keras.Input((1,), dtype=_dtype(feature), name=feature.name)
-            columns[feature.name] = inputs[feature.name]
-            if feature.mask:
-                name = feature.missing_name
-                inputs[name] = keras.Input((1,), dtype="bool", name=name)
+        inputs = columns = _inputs(features)
     parts = []
     numbers = [f for f in features if not f.column.coded and f.column.type != "bool"]
     if numbers:
@@ -62,7 +57,17 @@ def keras_inputs(
 
 def embedding_size(values: int) -> int:
     """Dimensions of the embedding of a column with so many values: fastai's rule, at most 50."""
-    return max(1, min(_MOST_DIMENSIONS, round(_FACTOR * values**_POWER)))
+    return max(1, min(_MOST_DIMENSIONS, round(_FACTOR * math.pow(values, _POWER))))
+
+
+def _inputs(features: Sequence[Feature]) -> dict[str, KerasTensor]:
+    inputs = {}
+    for feature in features:
+        inputs[feature.name] = keras.Input((1,), dtype=_dtype(feature), name=feature.name)
+        if feature.mask:
+            name = feature.missing_name
+            inputs[name] = keras.Input((1,), dtype="bool", name=name)
+    return inputs
 
 
 def _dtype(feature: Feature) -> str:
@@ -70,9 +75,7 @@ def _dtype(feature: Feature) -> str:
         return "float32" if feature.as_float else "bool"
     if feature.as_float:
         return "float32"
-    dtype = feature.column.dtype
-    assert dtype is not None
-    return dtype.name
+    return np.dtype(feature.column.dtype).name
 
 
 def _normalised(
@@ -120,7 +123,7 @@ def _embedded(subset: Subset, feature: Feature, codes: KerasTensor) -> KerasTens
         [name == feature.name for name in counts["column"].to_pylist()], bool
     )
     seen = np.unique(counts["code"].to_numpy()[rows])
-    # Null is a value of its own; what the subset's groups do not have is unseen, as Keras has it: 0.
+    # Null is a value of its own; what the subset's groups do not have is the layer's unseen.
     vocabulary = [0, *(int(code) for code in seen if code >= FIRST_CODE)]
     if feature.as_float:
         codes = keras.ops.where(keras.ops.isnan(codes), keras.ops.zeros_like(codes), codes)

@@ -80,7 +80,8 @@ def check_weights(subset: Subset, name: str) -> None:
     nulls = subset.where(f'"{name}" is null').rows
     if nulls:
         raise DataError(
-            f"the weight {name!r} is null in {nulls} of {subset.rows} rows; leave them out with where"
+            f"the weight {name!r} is null in {nulls} of {subset.rows} rows; "
+            "leave them out with where"
         )
 
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from tfstream.pipeline.stream import Stream, StreamOptions
 
 from tfstream import storage
 from tfstream.errors import UsageError
@@ -16,6 +15,7 @@ from tfstream.format import reader, statistics
 from tfstream.format.manifest import open_catalog
 from tfstream.format.schema import Schema
 from tfstream.format.subset import Subset
+from tfstream.pipeline.stream import Stream, StreamOptions
 
 
 def open_shards(folder: str | os.PathLike[str]) -> Shards:
@@ -84,7 +84,7 @@ class Shards:
         """
         return reader.take(self.subset.catalog, row_ids, columns)
 
-    def stream(
+    def stream(  # noqa: PLR0913 - what a batch is made of
         self,
         *,
         batch_size: int,

@@ -44,7 +44,7 @@ _NullLabel = Literal["error", "drop"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions:
-    """How a stream delivers; all but the last two and `packed` and `nulls` determine the rows of a step."""
+    """How a stream delivers. `packed`, `nulls` and the last two leave the rows of a step alone."""
 
     packed: bool = False
     """Whether the features are one tensor (batch, k) float32 instead of a dict by column."""
@@ -53,7 +53,8 @@ class StreamOptions:
     window_rows: int | None = None
     """Rows that are permuted together; by default 2^19, fewer where a row has more than 512 bytes."""
     stretches: int | None = None
-    """Equal parts of the epoch that are open at the same time; divides the batch size. By default 8, or what divides it."""
+    """Equal parts of the epoch that are open at the same time; divides the batch size. By default
+    the greatest common divisor of 8 and the batch size."""
     remainder: _Remainder = "keep"
     """Whether the last rows of an epoch, fewer than a batch, are a batch."""
     null_label: _NullLabel = "error"
@@ -146,8 +147,8 @@ class Stream:
     def dataset(self, *, epochs: range | None = None) -> tf.data.Dataset:
         """The batches: (features, label[, weight]), or features alone without a label.
 
-        Without `epochs` each new iterator takes the next epoch, or goes on where the `LineageCallback`
-        of a fit says that training stands.
+        Without `epochs` each new iterator takes the next epoch, or goes on where the
+        `LineageCallback` of a fit says that training stands.
 
         Args:
             epochs: these epochs, one after the other, in a dataset without any state.
@@ -158,7 +159,9 @@ class Stream:
             StorageError: if a shard is not there.
         """
         if epochs is not None and (not len(epochs) or min(epochs) < 0):
-            raise UsageError(f"epochs must be a range of at least one epoch from 0 on, got {epochs}")
+            raise UsageError(
+                f"epochs must be a range of at least one epoch from 0 on, got {epochs}"
+            )
         self._check_shards()
         graph = importlib.import_module("tfstream.pipeline.graph")
         wrapped = importlib.import_module("tfstream.pipeline.dataset").StreamDataset
@@ -170,14 +173,12 @@ class Stream:
         )
         cores = os.cpu_count() or 2
         parallelism = self.options.parallelism or max(2, min(cores, _PARALLELISM))
-        plan = graph.Plan(self.subset)
+        plan = graph.Plan(self.subset, self.spec, elements)
         if epochs is None:
-            made = graph.batches(plan, self.spec, elements, self.control, parallelism=parallelism)
+            made = graph.batches(plan, self.control, parallelism=parallelism)
             control, passes = self.control, 1
         else:
-            made = graph.stateless_batches(
-                plan, self.spec, elements, epochs, parallelism=parallelism
-            )
+            made = graph.stateless_batches(plan, epochs, parallelism=parallelism)
             control, passes = None, len(epochs)
         made = made.prefetch(self.options.prefetch)
         return wrapped(made, passes * self.steps_per_epoch, control)
@@ -185,8 +186,9 @@ class Stream:
     def keras_inputs(self) -> tuple[dict[str, keras.KerasTensor], keras.KerasTensor]:
         """Keras inputs by name, and all features encoded from this subset's statistics, (batch, k).
 
-        Numbers are normalised, with 0 and an indicator where a value is missing; codes are embedded; values that the
-        subset's groups do not have share the embedding of the unseen. Packed features are one input.
+        Numbers are normalised, with 0 and an indicator where a value is missing; codes are
+        embedded; values that the subset's groups do not have share the embedding of the unseen.
+        Packed features are one input, named "features".
 
         Raises:
             UsageError: if a feature is uncoded text.
@@ -210,7 +212,8 @@ class Stream:
                 found = path.stat().st_size
             except OSError as error:
                 raise StorageError(
-                    f"cannot read the shard {path}: {error.strerror or error}; restore it or convert again"
+                    f"cannot read the shard {path}: {error.strerror or error}; "
+                    "restore it or convert again"
                 ) from error
             if found != sizes[shard]:
                 raise CorruptionError(
@@ -231,7 +234,9 @@ def _spec(subset: Subset, batch_size: int, seed: int, options: StreamOptions) ->
         remainder=options.remainder,
         shuffle=options.shuffle,
         window_steps=window_steps(
-            subset.rows // batch_size, batch_size, options.window_rows or _window_rows(subset, options)
+            subset.rows // batch_size,
+            batch_size,
+            options.window_rows or _window_rows(subset, options),
         ),
         stretches=stretches,
         seed=seed,
