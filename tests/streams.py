@@ -32,7 +32,7 @@ def table(rows: int = ROWS) -> pa.Table:
             "v": pa.array(rng.integers(0, 2**32, rows), pa.uint32()),
             "b": some(rng.random(rows) < 0.5, pa.bool_()),
             "s": some(words[rng.integers(0, 5, rows)], pa.string()),
-            "when": some(rng.integers(0, 2**50, rows), pa.timestamp("us")),
+            "seen": some(rng.integers(0, 2**50, rows), pa.timestamp("us")),
             "y": rng.normal(size=rows),
             "z": some(rng.normal(size=rows), pa.float64()),
         }

@@ -11,7 +11,7 @@ import pytest
 import tfstream
 from tests.streams import converted, table
 
-NAMES = ["f", "d", "i", "b", "s", "when", "v"]
+NAMES = ["f", "d", "i", "b", "s", "seen", "v"]
 
 
 @pytest.fixture(scope="module")

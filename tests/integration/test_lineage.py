@@ -488,8 +488,7 @@ def mirrored(folder: Path, run: Path) -> None:
 def test_under_a_strategy_on_two_devices(folder: Path, tmp_path: Path) -> None:
     """Keras pulls a batch, throws it away and starts over; the log has each step once.
 
-    Without steps_per_execution: under this strategy Keras 3.15 fails with it on any dataset whose last
-    group is short.
+    Without steps_per_execution: Keras 3.15 cannot do it under this strategy, whatever the dataset.
     """
     code = (
         "import sys; from pathlib import Path; from tests.integration.test_lineage import mirrored; "

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from tfstream.fingerprint import fingerprints
 from tfstream.order import NUMPY, mix
 
-IDS = st.lists(st.integers(0, 2**63 - 1), min_size=2, max_size=30, unique=True)
+# mix(0) is 0: the value 0 weighs nothing, whatever its place.
+IDS = st.lists(st.integers(1, 2**63 - 1), min_size=2, max_size=30, unique=True)
 
 
 def one(values: list[int]) -> int:
@@ -26,9 +27,9 @@ def test_a_fingerprint_is_the_weighted_sum_of_the_mixed_values(values: list[int]
     assert one(values) == total % 2**64
 
 
-@given(IDS, st.randoms())
-def test_another_order_has_another_fingerprint(values: list[int], random: object) -> None:
-    """Two rows that change places are seen."""
+@given(IDS)
+def test_another_order_has_another_fingerprint(values: list[int]) -> None:
+    """Two rows that change places are seen, and one that is not there."""
     swapped = [values[1], values[0], *values[2:]]
     assert one(swapped) != one(values)
     assert one(values[:-1]) != one(values)
@@ -37,7 +38,4 @@ def test_another_order_has_another_fingerprint(values: list[int], random: object
 def test_the_fingerprint_never_changes() -> None:
     """Golden: it is in the log of every run; it may change only with the log's format."""
     found = fingerprints(NUMPY, np.arange(6, dtype=np.uint64).reshape(2, 3))
-    assert found.tolist() == GOLDEN
-
-
-GOLDEN = [0, 0]
+    assert found.tolist() == [2486937066449206593, 1970898588618084520]

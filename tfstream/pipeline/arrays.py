@@ -1,6 +1,5 @@
 """`order.Arrays` by TensorFlow, so that the graph follows the same order as numpy."""
 
-
 from __future__ import annotations
 
 from typing import Any

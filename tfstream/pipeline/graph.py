@@ -106,7 +106,10 @@ def stateless_batches(plan: Plan, epochs: range, *, parallelism: int) -> tf.data
 
     source = tf.data.Dataset.range(epochs.start, epochs.stop, epochs.step).map(_as_is(begin))
     made = _windows(plan, source, parallelism=parallelism, fingerprinted=False)
-    return made.unbatch()
+    # What TensorFlow takes for a state is the reading of blocks: checkpoints and services may go on.
+    options = tf.data.Options()
+    options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
+    return made.unbatch().with_options(options)
 
 
 def _windows(

@@ -23,8 +23,8 @@ _FACTOR, _POWER = 1.6, 0.56
 
 def keras_inputs(
     subset: Subset, features: Sequence[Feature], *, packed: bool
-) -> tuple[dict[str, KerasTensor], KerasTensor]:
-    """Inputs by name, and all features encoded, (batch, k) float32.
+) -> tuple[KerasTensor, KerasTensor]:
+    """Inputs as a dict by name, or one if packed, and all features encoded, (batch, k) float32.
 
     Raises:
         UsageError: if a feature is uncoded text.
@@ -37,7 +37,7 @@ def keras_inputs(
             )
     if packed:
         whole = keras.Input((len(features),), dtype="float32", name="features")
-        inputs = {"features": whole}
+        inputs: dict[str, KerasTensor] = {}
         columns = {f.name: whole[:, i : i + 1] for i, f in enumerate(features)}
     else:
         inputs = columns = _inputs(features)
@@ -52,7 +52,8 @@ def keras_inputs(
             parts += _as_float(feature, columns[feature.name])
         if feature not in numbers and feature.mask:
             parts.append(_float(inputs[feature.missing_name]))
-    return inputs, parts[0] if len(parts) == 1 else keras.layers.Concatenate()(parts)
+    encoded = parts[0] if len(parts) == 1 else keras.layers.Concatenate()(parts)
+    return (whole if packed else inputs), encoded
 
 
 def embedding_size(values: int) -> int:

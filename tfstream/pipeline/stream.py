@@ -51,7 +51,7 @@ class StreamOptions:
     shuffle: _Shuffle = "global"
     """"none": in the order of the data set."""
     window_rows: int | None = None
-    """Rows that are permuted together; by default 2^19, fewer where a row has more than 512 bytes."""
+    """Rows that are permuted together; by default 2^19, or what takes 256 MiB if that is less."""
     stretches: int | None = None
     """Equal parts of the epoch that are open at the same time; divides the batch size. By default
     the greatest common divisor of 8 and the batch size."""
@@ -60,7 +60,7 @@ class StreamOptions:
     null_label: _NullLabel = "error"
     """Whether rows without a label are refused or left out."""
     nulls: Mapping[str, NullPolicy] = field(default_factory=dict)
-    """For a feature: "nan" (it becomes float), "mask" (0, and a feature <name>_missing), or a number."""
+    """For a feature: "nan" (becomes float), "mask" (0 and a feature <name>_missing), a number."""
     parallelism: int | None = None
     """Windows that are made at the same time; by default the number of cores, from 2 to 4."""
     prefetch: int = 16
@@ -85,9 +85,9 @@ class StreamOptions:
 
 
 class Stream:
-    """Batches (features, label[, weight]) of a subset; row ids without TensorFlow, datasets with it."""
+    """Batches (features, label[, weight]) of a subset; only datasets load TensorFlow."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the arguments of `Shards.stream`
         self,
         subset: Subset,
         *,
@@ -124,7 +124,7 @@ class Stream:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the spec, in hex: streams with the same have the same rows in the same steps."""
+        """SHA-256 of the spec, in hex: with the same, the same rows are in the same steps."""
         text = json.dumps(asdict(self.spec), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -183,17 +183,17 @@ class Stream:
         made = made.prefetch(self.options.prefetch)
         return wrapped(made, passes * self.steps_per_epoch, control)
 
-    def keras_inputs(self) -> tuple[dict[str, keras.KerasTensor], keras.KerasTensor]:
-        """Keras inputs by name, and all features encoded from this subset's statistics, (batch, k).
+    def keras_inputs(self) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+        """Keras inputs as a dict by name, and all features encoded by statistics, (batch, k).
 
-        Numbers are normalised, with 0 and an indicator where a value is missing; codes are
+        The statistics are those of this subset's groups. Numbers are normalised, with 0 and an indicator where a value is missing; codes are
         embedded; values that the subset's groups do not have share the embedding of the unseen.
-        Packed features are one input, named "features".
+        Packed features are one input, which stands in place of the dict.
 
         Raises:
             UsageError: if a feature is uncoded text.
         """
-        made: tuple[dict[str, keras.KerasTensor], keras.KerasTensor] = importlib.import_module(
+        made: tuple[keras.KerasTensor, keras.KerasTensor] = importlib.import_module(
             "tfstream.pipeline.inputs"
         ).keras_inputs(self.subset, self.plan, packed=self.options.packed)
         return made
@@ -244,7 +244,7 @@ def _spec(subset: Subset, batch_size: int, seed: int, options: StreamOptions) ->
 
 
 def window_steps(full_steps: int, batch_size: int, rows: int) -> int:
-    """Steps of a window of at most `rows` rows, so that all windows of an epoch are about equally long."""
+    """Steps of a window of at most `rows` rows, for windows of an epoch that are about equal."""
     most = max(1, rows // batch_size)
     return math.ceil(full_steps / math.ceil(full_steps / most)) if full_steps else 1
 
