@@ -97,7 +97,7 @@ CONDITIONS = [
 @pytest.mark.parametrize("condition", CONDITIONS)
 def test_where_keeps_the_rows_that_pandas_would(shards: Shards, condition: str) -> None:
     """A subset has the rows for which the condition is true on the table, no others."""
-    from tfstream.format import expressions  # noqa: PLC0415 - the oracle works on the whole table
+    from tfstream.format import expressions
 
     truth = expressions.evaluate(expressions.parse(condition), table()).fill_null(False)
     expected = set(np.flatnonzero(truth.to_numpy(zero_copy_only=False)))

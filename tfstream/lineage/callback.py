@@ -195,8 +195,8 @@ class LineageCallback(keras.callbacks.Callback):  # type: ignore[misc]
         if missing:
             raise UsageError(
                 f"{missing} of the steps {first} to {stop - 1} did not come from the stream of "
-                "this callback; give fit the stream's own dataset(), without repeat, take or skip, and "
-                "one callback a stream"
+                "this callback; give fit the stream's own dataset(), without repeat, take or skip, "
+                "and one callback a stream"
             )
 
     def _new_windows(self, stop: int) -> list[log.WindowShards]:

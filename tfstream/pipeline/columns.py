@@ -38,7 +38,7 @@ class WindowColumns:
         return self._fixed(name, dtype)
 
     def stored(self, name: str) -> Tensor:
-        """A column as it is stored, (steps, rows): numbers, codes, text; 0 or nothing where null."""
+        """A column as it is stored, (steps, rows): numbers, codes, text; 0 or nothing if null."""
         column = self.schema[name]
         if column.dtype is None:
             return self._text(self.schema.texts[name])

@@ -106,7 +106,7 @@ def stateless_batches(plan: Plan, epochs: range, *, parallelism: int) -> tf.data
 
     source = tf.data.Dataset.range(epochs.start, epochs.stop, epochs.step).map(_as_is(begin))
     made = _windows(plan, source, parallelism=parallelism, fingerprinted=False)
-    # What TensorFlow takes for a state is the reading of blocks: checkpoints and services may go on.
+    # TensorFlow takes the reading of blocks for a state, and would refuse checkpoints.
     options = tf.data.Options()
     options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
     return made.unbatch().with_options(options)
@@ -141,7 +141,7 @@ def _windows(
     )
 
 
-def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: bool) -> Any:
+def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: bool) -> Any:  # noqa: ANN401
     """The batches of a window; with fingerprints, (batches, entry of the queue, tap)."""
     spec = plan.spec
     found = order.window_of(TENSORFLOW, spec, sequence, place.epoch, place.window)

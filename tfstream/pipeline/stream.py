@@ -186,8 +186,9 @@ class Stream:
     def keras_inputs(self) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Keras inputs as a dict by name, and all features encoded by statistics, (batch, k).
 
-        The statistics are those of this subset's groups. Numbers are normalised, with 0 and an indicator where a value is missing; codes are
-        embedded; values that the subset's groups do not have share the embedding of the unseen.
+        The statistics are those of this subset's groups. Numbers are normalised, with 0 and an
+        indicator where a value is missing; codes are embedded; values that the subset's groups do
+        not have share the embedding of the unseen.
         Packed features are one input, which stands in place of the dict.
 
         Raises:
