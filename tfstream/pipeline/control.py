@@ -95,4 +95,4 @@ class Control:
         return self._queue.enqueue([place, rows, labels, blocks])
 
     def _set(self, field: int, value: int) -> None:
-        self._state.assign(tf.tensor_scatter_nd_update(self._state, [[field]], [value]))
+        self._state.scatter_nd_update([[field]], [value])
