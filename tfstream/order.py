@@ -1,26 +1,22 @@
 """The definition of order: which rows a step has, as arithmetic and nothing else.
 
 Everything here is a function of a few integers. It is written once over the handful of array
-operations that
-numpy and TensorFlow share (`Arrays`), so the plan that a person asks for and the plan that the
-input pipeline
-follows are the same code. No library's random stream takes part: what is computed today is
-computed forever.
+operations that numpy and TensorFlow share (`Arrays`), so the plan that a person asks for and the
+plan that the input pipeline follows are the same code. No library's random stream takes part: what
+is computed today is computed forever.
 
 The order of an epoch, from the outside in:
 
 1. The blocks of the subset are permuted; their kept rows, one after the other, are the *sequence*
-of the epoch.
+   of the epoch.
 2. The first `full_steps * batch_size` rows of the sequence are cut into `stretches` equal
-stretches. Step `i`
-   takes the next `batch_size / stretches` rows of every stretch.
+   stretches. Step `i` takes the next `batch_size / stretches` rows of every stretch.
 3. Each stretch is cut into windows of `window_steps` steps, and the rows of a window are permuted.
 4. What is left of the sequence, fewer than `batch_size` rows, is one last, shorter batch (or is
-dropped).
+   dropped).
 
 The windows of all stretches that are open at the same time are one window of this module:
-`window_steps *
-batch_size` rows.
+`window_steps * batch_size` rows.
 """
 
 from __future__ import annotations
