@@ -13,6 +13,7 @@ import pytest
 import tfstream
 from tfstream.errors import CorruptionError, DataError, StorageError, TfstreamError, UsageError
 from tfstream.format.check import check_dataset
+from tfstream.format.manifest import write_catalog
 
 ROWS = 600
 
@@ -182,3 +183,26 @@ def test_changed_provenance_is_found(copy: Path) -> None:
     found = list(check_dataset(tfstream.open(copy).subset.catalog))
     assert len(found) == 1
     assert found[0].where.startswith("provenance of ")
+
+
+@pytest.mark.parametrize("path", ["../x.tfrecord", "/x.tfrecord", "shards/../../x.tfrecord"])
+def test_a_path_that_leads_out_of_the_folder_is_refused(copy: Path, path: str) -> None:
+    """A whole index from a stranger, its digest right, still names files inside its folder only."""
+    catalog = tfstream.open(copy).subset.catalog
+    paths = [path, *catalog.shards["path"].to_pylist()[1:]]
+    write_catalog(
+        copy,
+        catalog.manifest,
+        shards=catalog.shards.set_column(0, "path", pa.array(paths)),
+        blocks=catalog.blocks,
+        groups=catalog.groups,
+        sources=catalog.sources,
+        vocabularies={name: v.to_pylist() for name, v in catalog.vocabularies.items()},
+        statistics=catalog.statistics,
+        vocabulary_counts=catalog.vocabulary_counts,
+    )
+    with pytest.raises(DataError) as caught:
+        tfstream.open(copy)
+    assert str(caught.value) == (
+        f"{path!r} is not a path inside the data set. Where: {copy / 'index' / 'shards.parquet'}"
+    )
