@@ -1,9 +1,8 @@
 """A block: rows as one plain `tf.train.Example` with canonical bytes, written without TensorFlow.
 
 The features are sorted by name, every length is a varint padded to five bytes, and the features
-with a fixed
-width a row come first: so feature j begins at `starts[j] + rows * widths[j]`, whatever the block's
-rows are.
+with a fixed width a row come first: so feature j begins at `starts[j] + rows * widths[j]`,
+whatever the block's rows are.
 """
 
 from __future__ import annotations
