@@ -28,8 +28,6 @@ class WindowColumns:
     """(reads,) int64: rows of each."""
     places: Tensor
     """(steps, rows) int64: where each row is when every block is padded to the longest."""
-    dense_places: Tensor
-    """(steps, rows) int64: where it is when no block is padded."""
     _packs: dict[str, Tensor] = field(default_factory=dict)
 
     def pack(self, name: str) -> Tensor:
@@ -72,5 +70,8 @@ class WindowColumns:
     def _text(self, name: str) -> Tensor:
         if name not in self._packs:
             parsed = tf.io.parse_example(self.records, {name: tf.io.RaggedFeature(tf.string)})
-            self._packs[name] = tf.gather(parsed[name].flat_values, self.dense_places)
+            longest = tf.reduce_max(self.rows)
+            starts = tf.gather(tf.cumsum(self.rows, exclusive=True), self.places // longest)
+            places = starts + self.places % longest
+            self._packs[name] = tf.gather(parsed[name].flat_values, places)
         return self._packs[name]

@@ -158,19 +158,19 @@ def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: 
     table = tf.where(tf.reshape(mask, [-1]))[:, 0]
     places = tf.gather(table, picks)
     places.set_shape([None, None if spec.tail_rows else spec.batch_size])
-    block_place, row = places // longest, places % longest
     columns = WindowColumns(
         schema=plan.subset.catalog.schema,
         records=records,
         rows=rows,
         places=places,
-        dense_places=tf.gather(tf.cumsum(rows, exclusive=True), block_place) + row,
     )
     batch, bits = _batch(plan, columns)
     if not fingerprinted:
         return batch
     steps = tf.shape(picks)[0]
-    row_prints = _if(place.tap, steps, lambda: tf.gather(headers, block_place) + row)
+    row_prints = _if(
+        place.tap, steps, lambda: tf.gather(headers, places // longest) + places % longest
+    )
     label_prints = _if(place.tap, steps, None if bits is None else lambda: bits)
     run_step = place.epoch * spec.steps_per_epoch + first + skipped
     where = tf.stack([place.generation, place.epoch, place.window, run_step])
@@ -214,33 +214,13 @@ def _read(plan: Plan, blocks: Tensor) -> tuple[Tensor, Tensor]:
     shards, offsets = tf.gather(plan.shard, blocks), tf.gather(plan.offset, blocks)
     paths, count = tf.gather(plan.paths, shards), tf.size(blocks, tf.int64)
 
-    # A dataset of the top level loses the fourth input when it is serialised: so, in a function.
-    def read(index: Tensor, path: Tensor, offset: Tensor) -> tuple[Tensor, Tensor]:
-        variant = tf.raw_ops.TFRecordDatasetV2(
-            filenames=path[tf.newaxis],
-            compression_type="",
-            buffer_size=tf.constant(0, tf.int64),
-            byte_offsets=offset[tf.newaxis],
-        )
-        records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
-        return index, records.take(1).get_single_element()
-
-    # TensorFlow's own error names no file; so what cannot be read is missed below, by name.
-    nothing = tf.data.Dataset.from_tensors((tf.zeros([0], tf.int64), tf.zeros([0], tf.string)))
-    indices, records = (
-        tf.data.Dataset.from_tensor_slices((tf.range(count), paths, offsets))
-        .map(_as_is(read))
-        .ignore_errors(log_warning=True)
-        .batch(count)
-        .concatenate(nothing)
-        .take(1)
-        .get_single_element()
-    )
-    read_count = tf.size(indices, tf.int64)
-    absent = tf.reduce_sum(tf.cast(indices == tf.range(read_count), tf.int64))
+    records = _records(paths, offsets)
+    is_whole = tf.size(records, tf.int64) == count
+    # TensorFlow's own error names no file: once there is one, it is looked for block by block.
+    absent = tf.cond(is_whole, lambda: count, lambda: _first_unreadable(paths, offsets))
     here = _at(plan, blocks, tf.minimum(absent, count - 1))
     complete = tf.debugging.Assert(
-        read_count == count,
+        is_whole,
         [
             tf.strings.join(
                 [here, " cannot be read: it is missing, cut off or has a wrong CRC", _ADVICE]
@@ -266,6 +246,52 @@ def _read(plan: Plan, blocks: Tensor) -> tuple[Tensor, Tensor]:
     )
     with tf.control_dependencies([expected]):
         return tf.identity(records), tf.identity(first)
+
+
+def _records(paths: Tensor, offsets: Tensor) -> Tensor:
+    """The records at these places, (places,) string; fewer if one cannot be read."""
+    places = tf.data.Dataset.from_tensor_slices((paths[:, tf.newaxis], offsets[:, tf.newaxis]))
+
+    def read(_: Tensor) -> Tensor:
+        records = places.flat_map(_as_is(_record))
+        return records.batch(tf.size(paths, tf.int64)).get_single_element()
+
+    nothing = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string))
+    found = tf.data.Dataset.range(1).map(_as_is(read)).ignore_errors(log_warning=True)
+    return found.concatenate(nothing).take(1).get_single_element()
+
+
+def _first_unreadable(paths: Tensor, offsets: Tensor) -> Tensor:
+    """Index of the first place where no record can be read; their number, if all can be now."""
+    count = tf.size(paths, tf.int64)
+    places = tf.data.Dataset.from_tensor_slices(
+        (tf.range(count), paths[:, tf.newaxis], offsets[:, tf.newaxis])
+    )
+
+    def index_of(index: Tensor, path: Tensor, offset: Tensor) -> Tensor:
+        record = _record(path, offset).get_single_element()
+        with tf.control_dependencies([record]):
+            return tf.identity(index)
+
+    readable = places.map(_as_is(index_of)).ignore_errors()
+    return readable.reduce(
+        tf.zeros([], tf.int64), lambda first, index: first + tf.cast(first == index, tf.int64)
+    )
+
+
+def _record(path: Tensor, offset: Tensor) -> tf.data.Dataset:
+    """The record of a file, (1,) string, at a byte offset, (1,) int64.
+
+    Only to be called in a function: at the top level TensorFlow forgets the offset when it
+    serialises the dataset.
+    """
+    variant = tf.raw_ops.TFRecordDatasetV2(
+        filenames=path,
+        compression_type="",
+        buffer_size=tf.constant(0, tf.int64),
+        byte_offsets=offset,
+    )
+    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(1)
 
 
 _ADVICE = "; `tfstream verify` finds all that is damaged: restore the file or convert again"
