@@ -80,23 +80,24 @@ def compute(
         Tables with the schemas STATISTICS and VOCABULARY_COUNTS.
     """
     counts = np.diff(starts)
-    tables, vocabularies = [], []
+    coded = {column.name for column in schema.columns if column.coded}
+    names: list[str] = []
+    numbers, tables, vocabularies = [], [], []
     for pack, matrix in zip(schema.packs, packs, strict=True):
-        columns = [schema[name] for name in pack.columns]
-        numeric = [j for j, column in enumerate(columns) if not column.coded]
-        if numeric:
-            names = [pack.columns[j] for j in numeric]
-            values = matrix if len(numeric) == len(columns) else matrix[:, numeric]
-            moments = _moments(values, _mask(names, missing, len(matrix)), starts)
-            nulls = np.stack([_per_group(missing.get(name), starts) for name in names])
-            tables.append(_entries(groups, names, counts, nulls, moments))
-        for j, column in enumerate(columns):
-            if column.coded:
+        plain = [j for j, name in enumerate(pack.columns) if name not in coded]
+        names += [pack.columns[j] for j in plain]
+        numbers.append(matrix if len(plain) == len(pack.columns) else matrix[:, plain])
+        for j, name in enumerate(pack.columns):
+            if name in coded:
                 codes = matrix[:, j]
                 tables.append(
-                    _entries(groups, [column.name], counts, _per_group(codes == NULL_CODE, starts))
+                    _entries(groups, [name], counts, _per_group(codes == NULL_CODE, starts))
                 )
-                vocabularies.append(_code_counts(column.name, codes, groups, counts))
+                vocabularies.append(_code_counts(name, codes, groups, counts))
+    if names:
+        moments = _moments(numbers, _mask(names, missing, int(starts[-1])), starts)
+        nulls = np.stack([_per_group(missing.get(name), starts) for name in names])
+        tables.append(_entries(groups, names, counts, nulls, moments))
     tables += [
         _entries(groups, [name], counts, _per_group(missing.get(name), starts))
         for name in schema.texts
@@ -164,17 +165,22 @@ def _mask(names: Sequence[str], missing: Mapping[str, np.ndarray], rows: int) ->
 
 
 def _moments(
-    values: np.ndarray, missing: np.ndarray | None, starts: np.ndarray
+    parts: Sequence[np.ndarray], missing: np.ndarray | None, starts: np.ndarray
 ) -> list[np.ndarray]:
-    """Valid counts, minima, maxima, means and m2, (groups, columns) each."""
-    groups, columns = len(starts) - 1, values.shape[1]
+    """Valid counts, minima, maxima, means and m2, (groups, columns of all parts) each."""
+    groups, columns = len(starts) - 1, sum(part.shape[1] for part in parts)
     valid, mean, m2 = (np.zeros((groups, columns)) for _ in range(3))
     low, high = np.full((groups, columns), np.inf), np.full((groups, columns), -np.inf)
+    rows = max(1, _STRIP_VALUES // columns)
+    buffer = np.empty((min(rows, int(starts[-1])), columns))
     with np.errstate(invalid="ignore", over="ignore"):
-        for first, cuts in _strips(starts, max(1, _STRIP_VALUES // columns)):
+        for first, cuts in _strips(starts, rows):
             segments = slice(first, first + len(cuts) - 1)
-            strip = values[cuts[0] : cuts[-1]].astype(np.float64)
-            bad = missing[cuts[0] : cuts[-1]] if missing is not None else None
+            span = slice(cuts[0], cuts[-1])
+            strip = np.concatenate(
+                [part[span] for part in parts], axis=1, out=buffer[: cuts[-1] - cuts[0]]
+            )
+            bad = missing[span] if missing is not None else None
             n, a, b, m, s = _segments(strip, bad, cuts[:-1] - cuts[0], np.diff(cuts))
             # Chan, Golub and LeVeque: moments of two samples together.
             total = valid[segments] + n
@@ -202,34 +208,39 @@ def _strips(starts: np.ndarray, rows: int) -> Iterator[tuple[int, np.ndarray]]:
 def _segments(
     strip: np.ndarray, missing: np.ndarray | None, begins: np.ndarray, lengths: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Valid counts, minima, maxima, means and m2 of the segments of a strip."""
+    """Valid counts, minima, maxima, means and m2 of the segments of a strip.
+
+    The strip is overwritten: other arrays of its size would not stay in the cache beside it.
+    """
 
     def reduced(ufunc: np.ufunc, values: np.ndarray) -> np.ndarray:
         if len(begins) == 1:
             return _column_wise(ufunc, values)
         return np.asarray(ufunc.reduceat(values, begins, axis=0))
 
-    low, high, counts = strip, strip, lengths[:, np.newaxis].astype(np.float64)
-    sums = reduced(np.add, strip)
-    bad = missing
+    counts, sums, bad = lengths[:, np.newaxis].astype(np.float64), reduced(np.add, strip), missing
     if np.isnan(sums).any():
         nan = np.isnan(strip)
         bad = nan if bad is None else nan | bad
-    if bad is not None:
+    if bad is None:
+        low, high = reduced(np.minimum, strip), reduced(np.maximum, strip)
+    else:
         counts = reduced(np.add, (~bad).astype(np.float64))
-        low, high = np.where(bad, np.inf, strip), np.where(bad, -np.inf, strip)
-        strip = np.where(bad, 0.0, strip)
+        np.copyto(strip, np.inf, where=bad)
+        low = reduced(np.minimum, strip)
+        np.copyto(strip, -np.inf, where=bad)
+        high = reduced(np.maximum, strip)
+        np.copyto(strip, 0, where=bad)
         sums = reduced(np.add, strip)
     means = sums / np.maximum(counts, 1)
-    distance = strip - (means if len(begins) == 1 else np.repeat(means, lengths, axis=0))
+    strip -= means if len(begins) == 1 else np.repeat(means, lengths, axis=0)
     if bad is not None:
-        distance[bad] = 0.0
-    squares = (
-        np.einsum("ij,ij->j", distance, distance)[np.newaxis]
-        if len(begins) == 1
-        else reduced(np.add, distance * distance)
-    )
-    return counts, reduced(np.minimum, low), reduced(np.maximum, high), means, squares
+        np.copyto(strip, 0, where=bad)
+    if len(begins) == 1:
+        squares = np.einsum("ij,ij->j", strip, strip)[np.newaxis]
+    else:
+        squares = reduced(np.add, np.multiply(strip, strip, out=strip))
+    return counts, low, high, means, squares
 
 
 def _column_wise(ufunc: np.ufunc, values: np.ndarray) -> np.ndarray:
