@@ -159,16 +159,17 @@ def _sorted(
 def _matrix(
     table: pa.Table, columns: Sequence[str], dtype: np.dtype[np.generic], order: np.ndarray
 ) -> np.ndarray:
-    """Columns of one dtype in this order of the rows, row-major; null slots are zero."""
+    """Columns of one dtype in this order of the rows, row-major; null slots are zero.
+
+    They become rows first and are ordered then: whole rows are taken faster than single values.
+    """
     matrix = np.empty((len(order), len(columns)), dtype)
-    strip = np.empty((len(columns), _STRIP_ROWS), dtype)
     views = [_stored(table[name], dtype) for name in columns]
     for start in range(0, len(order), _STRIP_ROWS):
-        rows = order[start : start + _STRIP_ROWS]
+        strip = slice(start, start + _STRIP_ROWS)
         for j, values in enumerate(views):
-            strip[j, : len(rows)] = values.take(rows, mode="clip")
-        matrix[start : start + len(rows)] = strip[:, : len(rows)].T
-    return matrix
+            matrix[strip, j] = values[strip]
+    return matrix.take(order, axis=0, mode="clip")
 
 
 def _stored(values: pa.ChunkedArray, dtype: np.dtype[np.generic]) -> np.ndarray:
