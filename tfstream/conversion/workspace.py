@@ -31,11 +31,14 @@ class Workspace:
     """The run files."""
 
     def move_in(self) -> None:
-        """Put shards and provenance where they belong.
+        """Put shards and provenance where they belong; the run files go.
+
+        They go before the disk is waited for, which then need not write them.
 
         Raises:
             StorageError: if they cannot be moved.
         """
+        shutil.rmtree(self.runs, ignore_errors=True)
         try:
             for part in self.draft.iterdir():
                 part.rename(self.out / part.name)
