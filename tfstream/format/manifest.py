@@ -283,8 +283,9 @@ def _table(folder: Path, name: str) -> pa.Table:
     path = _table_path(folder, name)
     data = storage.read(path)
     try:
-        return pq.read_table(io.BytesIO(data))
-    except (OSError, pa.ArrowException) as error:
+        # In this thread: Arrow's own may still hold the bytes when Python ends, which aborts it.
+        return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
+    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
         raise CorruptionError(f"{path} is damaged: {error}; restore it or convert again") from error
 
 
