@@ -9,6 +9,9 @@ from functools import partial
 from typing import Any, TypeVar
 
 import dask
+import dask.local
+import dask.multiprocessing
+import dask.threaded
 from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 
@@ -17,11 +20,12 @@ from tfstream.errors import UsageError
 Progress = Callable[[str, int, int], None]
 """Called with the stage, how many of its tasks are done, and how many there are."""
 
+# The functions and not their names, by which Dask would first import distributed: half a second.
 _LOCAL = {
-    None: "threads",
-    "threads": "threads",
-    "processes": "processes",
-    "synchronous": "synchronous",
+    None: dask.threaded.get,
+    "threads": dask.threaded.get,
+    "processes": dask.multiprocessing.get,
+    "synchronous": dask.local.get_sync,
 }
 T = TypeVar("T")
 
@@ -83,7 +87,7 @@ class Scheduler:
         advance = Callback(posttask=lambda key, *_: report.advance() if key in names else None)
         # A pool of its own: leaving it waits for the tasks that still run when one has failed.
         with advance, ThreadPoolExecutor(CPU_COUNT) as pool:
-            threads = {"pool": pool} if self._local == "threads" else {}
+            threads = {"pool": pool} if self._local is dask.threaded.get else {}
             return list(
                 dask.compute(*tasks, scheduler=self._local, optimize_graph=False, **threads)
             )
