@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 import tfstream
@@ -23,12 +24,12 @@ def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG
 def converter() -> Callable[[Path, Path], object]:
     """A function that converts the Parquet files of a folder into shards by month and day.
 
-    tfstream loads its parts when they are first named: here, and not on the time of the conversion.
+    tfstream loads its parts when they are first used: here, and not on the time of the conversion.
     """
-    convert = tfstream.convert
+    importlib.import_module("tfstream.conversion.convert")
 
     def by_day(source: Path, place: Path) -> object:
-        return convert(str(source / "*.parquet"), str(place), group_by=["month", "day"])
+        return tfstream.convert(str(source / "*.parquet"), str(place), group_by=["month", "day"])
 
     return by_day
 
