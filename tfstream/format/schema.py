@@ -71,7 +71,7 @@ class Pack:
         return self.dtype.itemsize * len(self.columns)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # Without slots, for what is derived once: every shard asks for it.
 class Schema:
     """The columns of a data set, in the order of the source."""
 
@@ -93,7 +93,7 @@ class Schema:
         """The names, in the order of the source."""
         return tuple(column.name for column in self.columns)
 
-    @property
+    @functools.cached_property
     def packs(self) -> tuple[Pack, ...]:
         """The packs of a block, in their order there."""
         by_dtype: dict[np.dtype[Any], list[str]] = {}
@@ -110,13 +110,13 @@ class Schema:
             for i, (dtype, names) in enumerate(chunks)
         )
 
-    @property
+    @functools.cached_property
     def texts(self) -> dict[str, str]:
         """For each uncoded string column, the name of its feature."""
         names = [column.name for column in self.columns if column.dtype is None]
         return {name: f"text/{i:04d}" for i, name in enumerate(names)}
 
-    @property
+    @functools.cached_property
     def masked(self) -> tuple[str, ...]:
         """The columns that have a bit in the mask, in the order of their bits."""
         return tuple(column.name for column in self.columns if column.nullable)
