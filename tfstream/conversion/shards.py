@@ -114,13 +114,13 @@ def _write_shard(
 ) -> ShardRecord:
     rows = _gather(task, runs, stack)
     sizes = near_equal(len(rows.source), task.block_rows)
-    framed, digest, schema = [], hashlib.sha256(), _Features.of(task.schema)
+    framed, digest = [], hashlib.sha256()
     # Not durable yet: the manifest waits for the disk once, for all shards.
     with storage.publishing(task.folder / task.path, durable=False) as file:
         first = 0
         for size in sizes.tolist():
             header = block.Header(first_row=task.first_row + first, rows=size, token=task.token)
-            record = framing.frame(_encode(header, schema, rows, first))
+            record = framing.frame(_encode(header, task.schema, rows, first))
             digest.update(record)
             file.write(record)
             framed.append(len(record))
@@ -141,22 +141,9 @@ def _write_shard(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Features:
-    """What a schema derives on every access, derived once a shard."""
-
-    masked: tuple[str, ...]
-    packs: tuple[Pack, ...]
-    texts: dict[str, str]
-
-    @classmethod
-    def of(cls, schema: Schema) -> _Features:
-        return cls(schema.masked, schema.packs, schema.texts)
-
-
-def _encode(header: block.Header, schema: _Features, rows: _Rows, start: int) -> bytes:
+def _encode(header: block.Header, schema: Schema, rows: _Rows, start: int) -> bytes:
     count, stop = header.rows, start + header.rows
-    fixed: list[tuple[str, bytes]] = []
+    fixed: list[tuple[str, bytes | memoryview]] = []
     if schema.masked:
         there = np.ones(count, bool)
         valid = [
@@ -165,7 +152,7 @@ def _encode(header: block.Header, schema: _Features, rows: _Rows, start: int) ->
         ]
         fixed.append((MASK, block.pack_mask(valid, count).tobytes()))
     for pack, matrix in zip(schema.packs, rows.packs, strict=True):
-        fixed.append((pack.name, matrix[start:stop].tobytes()))
+        fixed.append((pack.name, matrix[start:stop].data.cast("B")))
     texts = [
         (feature, rows.texts[name].slice(start, count)) for name, feature in schema.texts.items()
     ]

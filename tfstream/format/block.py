@@ -84,7 +84,9 @@ def layout(schema: Schema) -> Layout:
 
 
 def encode(
-    header: Header, fixed: Sequence[tuple[str, bytes]], texts: Sequence[tuple[str, pa.Array]]
+    header: Header,
+    fixed: Sequence[tuple[str, bytes | memoryview]],
+    texts: Sequence[tuple[str, pa.Array]],
 ) -> bytes:
     """One block.
 
@@ -96,7 +98,7 @@ def encode(
     Raises:
         ValueError: if the block is 2 GiB or more.
     """
-    parts = []
+    parts: list[bytes | memoryview] = []
     for name, value in [(HEADER, header.encode()), *fixed]:
         parts += [_prefix(name, len(value)), value]
     for name, values in texts:
