@@ -21,7 +21,7 @@ from tfstream.errors import StorageError
 from tfstream.format.expressions import Key
 from tfstream.format.schema import VOCABULARY_SIZE, Column, Schema, storage_dtype
 
-_STRIP_ROWS = 2048
+_STRIP_ROWS = 1024
 """Rows that are turned from columns into rows at once, so that they stay in the cache."""
 _RADIX_KEYS = 1 << 16
 """Keys up to which numpy's stable sort is a radix sort."""
@@ -146,8 +146,10 @@ def _sorted(
             arrays[f"text/{place}"] = array
         elif nulls[i]:
             arrays[f"valid/{place}"] = pc.is_valid(table[name]).combine_chunks().take(indices)
+    places = np.empty_like(order)
+    places[order] = np.arange(len(order))
     for pack in fixed_schema(schema).packs:
-        matrix = _matrix(table, pack.columns, pack.dtype, order)
+        matrix = _matrix(table, pack.columns, pack.dtype, places)
         arrays[pack.name] = pa.FixedSizeBinaryArray.from_buffers(
             pa.binary(pack.row_bytes), len(order), [None, pa.py_buffer(matrix)]
         )
@@ -157,19 +159,21 @@ def _sorted(
 
 
 def _matrix(
-    table: pa.Table, columns: Sequence[str], dtype: np.dtype[np.generic], order: np.ndarray
+    table: pa.Table, columns: Sequence[str], dtype: np.dtype[np.generic], places: np.ndarray
 ) -> np.ndarray:
-    """Columns of one dtype in this order of the rows, row-major; null slots are zero.
+    """Columns of one dtype as rows, each at its place; null slots are zero.
 
-    They become rows first and are ordered then: whole rows are taken faster than single values.
+    They become rows first and are ordered then: whole rows are moved faster than single values.
     """
-    matrix = np.empty((len(order), len(columns)), dtype)
+    matrix = np.empty((len(places), len(columns)), dtype)
+    strip = np.empty((_STRIP_ROWS, len(columns)), dtype)
     views = [_stored(table[name], dtype) for name in columns]
-    for start in range(0, len(order), _STRIP_ROWS):
-        strip = slice(start, start + _STRIP_ROWS)
+    for start in range(0, len(places), _STRIP_ROWS):
+        rows = places[start : start + _STRIP_ROWS]
         for j, values in enumerate(views):
-            matrix[strip, j] = values[strip]
-    return matrix.take(order, axis=0, mode="clip")
+            strip[: len(rows), j] = values[start : start + len(rows)]
+        matrix[rows] = strip[: len(rows)]
+    return matrix
 
 
 def _stored(values: pa.ChunkedArray, dtype: np.dtype[np.generic]) -> np.ndarray:
