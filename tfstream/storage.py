@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -38,7 +39,8 @@ def publishing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     Raises:
         StorageError: if it cannot be written; what was at `path` stays.
     """
-    draft = path.with_name(f".{path.name}.{os.getpid()}.draft")
+    # No other attempt has this name, on another host or in another thread neither.
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with draft.open("wb") as file:

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfstream import storage
 from tfstream.conversion.keys import derive, grouped
 from tfstream.conversion.sources import Partition
 from tfstream.errors import StorageError
@@ -199,10 +200,9 @@ def _text(values: pa.ChunkedArray) -> pa.Array:
 
 
 def _write(path: Path, batch: pa.RecordBatch) -> None:
-    try:
-        with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
-            writer.write_batch(batch)
-    except OSError as error:
-        raise StorageError(
-            f"cannot write the run file {path}: {error.strerror or error}"
-        ) from error
+    # By rename: another attempt of the same task may have its file mapped.
+    with (
+        storage.publishing(path, durable=False) as file,
+        pa.ipc.new_file(file, batch.schema) as writer,
+    ):
+        writer.write_batch(batch)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfstream import storage
 from tfstream.conversion.runs import Run, column_place, opened
 from tfstream.format.schema import FIRST_CODE, NULL_CODE, VOCABULARY_SIZE
 
@@ -31,8 +32,16 @@ def collect(runs: Sequence[Run], schema: pa.Schema) -> dict[str, pa.Array]:
     return {name: values.take(pc.sort_indices(values)) for name, values in found.items()}
 
 
-def write_codes(run: Path, schema: pa.Schema, vocabularies: Mapping[str, pa.Array]) -> None:
-    """Write the code of each entry of the dictionaries of a run file beside it."""
+def write_codes(run: Path, schema: pa.Schema, vocabularies: Mapping[str, pa.Array]) -> Path:
+    """Write the code of each entry of the dictionaries of a run file beside it.
+
+    Returns:
+        The file.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
+    path = codes_path(run)
     with opened(run) as batch:
         codes = {}
         for name, values in vocabularies.items():
@@ -40,7 +49,9 @@ def write_codes(run: Path, schema: pa.Schema, vocabularies: Mapping[str, pa.Arra
             dictionary = batch.column(f"text/{place}").dictionary
             found = pc.index_in(dictionary, value_set=values).to_numpy(zero_copy_only=False)
             codes[place] = (found + FIRST_CODE).astype(np.int32)
-        np.savez(codes_path(run), **codes)
+    with storage.publishing(path, durable=False) as file:
+        np.savez(file, **codes)
+    return path
 
 
 def codes_path(run: Path) -> Path:

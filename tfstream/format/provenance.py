@@ -43,7 +43,7 @@ def write_by_row(folder: Path, shard: int, source: NDArray[Any], source_row: NDA
         `digest_of` them.
     """
     table = pa.table([source.astype(np.int32), source_row.astype(np.int64)], schema=_BY_ROW)
-    with storage.publishing(_by_row(folder, shard), durable=False) as file:
+    with storage.publishing(by_row_path(folder, shard), durable=False) as file:
         pq.write_table(
             table,
             file,
@@ -54,10 +54,15 @@ def write_by_row(folder: Path, shard: int, source: NDArray[Any], source_row: NDA
     return digest_of(source, source_row)
 
 
-def write_by_source(folder: Path, source: int, row_ids: Iterable[NDArray[Any]]) -> None:
-    """Write the row ids of a source's rows, given in its order in pieces of any length."""
+def write_by_source(folder: Path, source: int, row_ids: Iterable[NDArray[Any]]) -> Path:
+    """Write the row ids of a source's rows, given in its order in pieces of any length.
+
+    Returns:
+        The file.
+    """
+    path = _by_source(folder, source)
     with (
-        storage.publishing(_by_source(folder, source), durable=False) as file,
+        storage.publishing(path, durable=False) as file,
         pq.ParquetWriter(
             file,
             _BY_SOURCE,
@@ -68,6 +73,7 @@ def write_by_source(folder: Path, source: int, row_ids: Iterable[NDArray[Any]]) 
     ):
         for ids in _chunks(row_ids):
             writer.write_table(pa.table([ids], schema=_BY_SOURCE), row_group_size=ROW_GROUP_ROWS)
+    return path
 
 
 def shard_provenance(catalog: Catalog, shard: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -76,7 +82,7 @@ def shard_provenance(catalog: Catalog, shard: int) -> tuple[NDArray[Any], NDArra
     Raises:
         CorruptionError: if the file is not what was written.
     """
-    path = _by_row(catalog.folder, shard)
+    path = by_row_path(catalog.folder, shard)
     table = _read(path, None)
     source, row = (np.asarray(table[name].to_numpy(), np.int64) for name in _BY_ROW.names)
     if digest_of(source, row) != catalog.shards["provenance_sha256"][shard].as_py():
@@ -153,7 +159,8 @@ def find_source(catalog: Catalog, name: str) -> int:
     raise UsageError(f"there is no source {name!r}; the sources are {', '.join(paths[:10])}")
 
 
-def _by_row(folder: Path, shard: int) -> Path:
+def by_row_path(folder: Path, shard: int) -> Path:
+    """Where the provenance of a shard lies."""
     return folder / "provenance" / "by-row" / f"{shard // 1000:03d}" / f"{shard:05d}.parquet"
 
 
