@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -27,6 +30,8 @@ _LOCAL = {
     "processes": dask.multiprocessing.get,
     "synchronous": dask.local.get_sync,
 }
+_QUEUED = 8
+"""Tasks that a cluster has at least, however few its workers are."""
 T = TypeVar("T")
 
 
@@ -65,25 +70,36 @@ class Scheduler:
             self._client.close()
 
     def run(
-        self, stage: str, function: Callable[..., T], calls: Iterable[Sequence[Any]]
+        self,
+        stage: str,
+        function: Callable[..., T],
+        calls: Iterable[Sequence[Any]],
+        *,
+        done: int = 0,
     ) -> list[T]:
         """The results of a function for each list of arguments, in order.
 
-        The first error is raised when no task runs on this machine any more.
+        The first error is raised when no task runs any more, on a cluster neither.
+
+        Args:
+            stage: what the tasks do; Dask's dashboard calls them so.
+            function: what each of them calls.
+            calls: its arguments.
+            done: tasks of the stage that had ended before; they count for the progress alone.
         """
         listed = list(calls)
-        report = _Report(stage, len(listed), self._progress)
+        report = _Report(stage, done, done + len(listed), self._progress)
         report.start()
         if not listed:
             return []
         if self._client is not None:
             return _run_on_cluster(self._client, function, listed, report)
         # An opaque call: Dask would search every field of the arguments for tasks.
+        names = _names(stage, len(listed))
         tasks = [
-            dask.delayed(partial(function, *arguments), pure=False, traverse=False)()
-            for arguments in listed
+            dask.delayed(partial(function, *arguments), traverse=False)(dask_key_name=name)
+            for name, arguments in zip(names, listed, strict=True)
         ]
-        names = {task.key for task in tasks}
         advance = Callback(posttask=lambda key, *_: report.advance() if key in names else None)
         # A pool of its own: leaving it waits for the tasks that still run when one has failed.
         with advance, ThreadPoolExecutor(CPU_COUNT) as pool:
@@ -96,20 +112,19 @@ class Scheduler:
 class _Report:
     """Counts the tasks of a stage that are done."""
 
-    def __init__(self, stage: str, total: int, progress: Progress | None) -> None:
-        self._stage, self._total, self._progress = stage, total, progress
-        self._done = 0
+    def __init__(self, stage: str, done: int, total: int, progress: Progress | None) -> None:
+        self.stage, self._done, self._total, self._progress = stage, done, total, progress
         self._lock = threading.Lock()
 
     def start(self) -> None:
         if self._progress is not None:
-            self._progress(self._stage, 0, self._total)
+            self._progress(self.stage, self._done, self._total)
 
     def advance(self) -> None:
         with self._lock:
             self._done += 1
             if self._progress is not None:
-                self._progress(self._stage, self._done, self._total)
+                self._progress(self.stage, self._done, self._total)
 
 
 def _run_on_cluster(
@@ -118,16 +133,43 @@ def _run_on_cluster(
     calls: Sequence[Sequence[Any]],
     report: _Report,
 ) -> list[T]:
-    from distributed import as_completed  # noqa: PLC0415 - only who has a cluster needs it
+    from distributed import CancelledError, as_completed, wait  # noqa: PLC0415 - only who has a cluster needs it
 
-    futures = [client.submit(function, *arguments, pure=False) for arguments in calls]
+    results: dict[str, T] = {}
+    names = _names(report.stage, len(calls))
+    waiting = iter(zip(names, calls, strict=True))
+    running: dict[str, Any] = {}
+
+    def submit(count: int) -> list[Any]:
+        fresh = {
+            name: client.submit(function, *arguments, key=name, pure=False)
+            for name, arguments in itertools.islice(waiting, count)
+        }
+        running.update(fresh)
+        return list(fresh.values())
+
+    def free() -> int:
+        return max(_QUEUED, 2 * int(sum(client.nthreads().values()))) - len(running)
+
     try:
-        for future in as_completed(futures):
-            future.result()
+        ended = as_completed(submit(free()))
+        for future in ended:
+            results[future.key] = future.result()
+            del running[future.key]
             report.advance()
-        return list(client.gather(futures))
-    finally:
-        client.cancel(futures)
+            ended.update(submit(free()))
+    except BaseException:
+        # What a worker has begun cannot be called back, and would write after the end.
+        with suppress(CancelledError):
+            wait(list(running.values()))
+        raise
+    return [results[name] for name in names]
+
+
+def _names(stage: str, count: int) -> list[str]:
+    """Keys of tasks, which no other call uses."""
+    token = uuid.uuid4().hex
+    return [f"{stage}-{token}-{i}" for i in range(count)]
 
 
 def _connect(address: str) -> Any:  # noqa: ANN401 - distributed is optional and untyped
