@@ -66,9 +66,12 @@ def convert(  # noqa: PLR0913 - a source, a place, and what Dask runs on
 ) -> Shards:
     """Convert tables into grouped TFRecord shards with Dask.
 
+    If a conversion was stopped, the same call goes on where it was.
+
     Args:
         source: Parquet or CSV files: a path, a glob, a folder, or a list of them.
-        out: the folder of the data set, which must not exist or be empty.
+        out: the folder of the data set, which must not exist, be empty, or hold what an equal call
+            left unfinished.
         group_by: columns, or year, month, day, hour, date or weekday of a timestamp column, in a
         zone if one is
             given: `month(ts, 'America/New_York')`, with `AS name` for another name.
@@ -82,7 +85,8 @@ def convert(  # noqa: PLR0913 - a source, a place, and what Dask runs on
     Raises:
         UsageError: if the call asks for what cannot be, such as a column that is not there.
         DataError: if a source cannot be read or has a type that is not supported.
-        ResumeError: if the output folder holds something else.
+        ResumeError: if the output folder holds something else, another conversion is at work
+            there, or a source has changed since one was stopped.
         StorageError: if there is no space or a file cannot be written.
     """
     run = importlib.import_module("tfstream.conversion.convert").convert

@@ -21,11 +21,18 @@ from tfstream.conversion.csv_source import CsvPartition
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.placement import Placement, place, row_ids
 from tfstream.conversion.plan import ShardPlan, block_limit, plan_shards, shard_path
+from tfstream.conversion.receipts import Receipts
 from tfstream.conversion.runs import Run, opened, write_runs
 from tfstream.conversion.scheduling import Progress, Scheduler
 from tfstream.conversion.shards import RunSlice, ShardRecord, ShardTask, write_shards
-from tfstream.conversion.sources import SourceArgument, Sources, Survey, discover
-from tfstream.conversion.workspace import Workspace, check_out, check_space, workspace
+from tfstream.conversion.sources import (
+    SourceArgument,
+    Sources,
+    Survey,
+    discover,
+    refuse_changed,
+)
+from tfstream.conversion.workspace import Workspace, check_out, purpose_of
 from tfstream.errors import DataError
 from tfstream.format import provenance, statistics
 from tfstream.format.manifest import (
@@ -72,14 +79,21 @@ def convert(  # noqa: PLR0913 - the public signature
             raise DataError(
                 f"the sources have no rows: {', '.join(str(s.path) for s in sources.files[:3])}"
             )
-        check_space(folder, options.temp, survey.size_bytes)
-        with workspace(folder, options.temp) as work:
-            hashes = tasks.run("hash sources", storage.sha256, [(s.path,) for s in sources.files])
+        purpose = purpose_of(folder, sources, survey, expressions, options)
+        work = Workspace(out=folder, purpose=purpose)
+        with work.opened():
+            if work.is_published:
+                return
+            work.check_space(survey.size_bytes)
+            stages = Receipts(work.receipts, tasks)
+            hashes = stages.run("hash sources", storage.sha256, [(s.path,) for s in sources.files])
             calls = [
                 (p, i, work.runs, grouping, survey.schema) for i, p in enumerate(survey.partitions)
             ]
-            runs = [run for found in tasks.run("sort by group", write_runs, calls) for run in found]
-            _Assembly.of(sources, survey, expressions, options, hashes, runs).write(work, tasks)
+            found = stages.run("sort by group", write_runs, calls)
+            runs = [run for several in found for run in several]
+            plan = _Assembly.of(sources, survey, expressions, options, hashes, runs)
+            plan.write(work, stages)
 
 
 def _survey(sources: Sources, options: ConvertOptions, tasks: Scheduler) -> Survey:
@@ -157,25 +171,26 @@ class _Assembly:
             block_rows=block_rows,
         )
 
-    def write(self, work: Workspace, tasks: Scheduler) -> None:
+    def write(self, work: Workspace, stages: Receipts) -> None:
         """Write shards, provenance, and the manifest last."""
         if self.vocabularies:
             calls = [(run.path, self.survey.schema, self.vocabularies) for run in self.runs]
-            tasks.run("code strings", vocabularies.write_codes, calls)
+            stages.run("code strings", vocabularies.write_codes, calls)
         paths = [shard_path(plan, self._key(plan.first_group)) for plan in self.plans]
         shard_tasks = [
             self._task(plan, path, work) for plan, path in zip(self.plans, paths, strict=True)
         ]
-        written = tasks.run(
+        written = stages.run(
             "write shards", write_shards, [(batch,) for batch in self._batches(shard_tasks)]
         )
         records = [record for batch in written for record in batch]
         own = self._runs_by_source()
-        tasks.run(
+        stages.run(
             "write provenance",
             _write_by_source,
             [(work.draft, i, runs) for i, runs in enumerate(own)],
         )
+        refuse_changed(self.sources)
         work.move_in()
         write_catalog(
             work.out,
@@ -310,10 +325,10 @@ def _schema(schema: pa.Schema, runs: Sequence[Run], coded: Mapping[str, pa.Array
     )
 
 
-def _write_by_source(folder: Path, source: int, runs: Sequence[_OwnRun]) -> None:
+def _write_by_source(folder: Path, source: int, runs: Sequence[_OwnRun]) -> Path:
     def pieces() -> Iterator[np.ndarray]:
         for path, first_row, stretches in runs:
             with opened(path) as batch:
                 yield row_ids(batch.column("source_row").to_numpy(), stretches, first_row)
 
-    provenance.write_by_source(folder, source, pieces())
+    return provenance.write_by_source(folder, source, pieces())

@@ -58,6 +58,8 @@ class ShardTask:
 class ShardRecord:
     """What was written."""
 
+    files: Sequence[Path]
+    """The shard and its provenance."""
     size_bytes: int
     sha256: str
     provenance_sha256: str
@@ -129,6 +131,10 @@ def _write_shard(
         task.schema, rows.packs, rows.missing, task.groups, task.starts
     )
     return ShardRecord(
+        files=(
+            task.folder / task.path,
+            provenance.by_row_path(task.folder, task.ordinal),
+        ),
         size_bytes=sum(framed),
         sha256=digest.hexdigest(),
         provenance_sha256=provenance.write_by_row(

@@ -34,6 +34,8 @@ class Source:
     """Its path relative to the common root, with slashes: what provenance calls it."""
     size_bytes: int
     """Length of the file."""
+    mtime_ns: int
+    """When it was last changed, in nanoseconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,8 +107,11 @@ def discover(source: SourceArgument) -> Sources:
     root = Path(os.path.commonpath([path.parent for path in found]))
     named = sorted((path.relative_to(root).as_posix(), path) for path in found)
     files = tuple(
-        Source(ordinal=i, path=path, name=name, size_bytes=path.stat().st_size)
+        Source(
+            ordinal=i, path=path, name=name, size_bytes=state.st_size, mtime_ns=state.st_mtime_ns
+        )
         for i, (name, path) in enumerate(named)
+        for state in [path.stat()]
     )
     return Sources(root=root, kind=next(iter(kinds)), files=files)
 
@@ -146,6 +151,21 @@ def refuse_differences(first: tuple[Source, pa.Schema], other: tuple[Source, pa.
                 f"the sources differ in column {name!r}: {', but '.join(has)}; "
                 "give all of them the same columns and types"
             )
+
+
+def refuse_changed(sources: Sources) -> None:
+    """Nothing, if all files are still those that `discover` found.
+
+    Raises:
+        DataError: if one has changed or gone, naming it.
+    """
+    for source in sources.files:
+        try:
+            state = source.path.stat()
+        except OSError as error:
+            raise DataError(f"{source.path} went while it was converted") from error
+        if (state.st_size, state.st_mtime_ns) != (source.size_bytes, source.mtime_ns):
+            raise DataError(f"{source.path} was changed while it was converted; convert again")
 
 
 def _kind(path: Path) -> Kind:

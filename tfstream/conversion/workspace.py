@@ -1,22 +1,44 @@
-"""The output folder: whether a conversion may write there, and where its unfinished files lie."""
+"""The output folder: whether a conversion may write there, and where its unfinished files lie.
+
+- `out/.tmp/lock` is held by the conversion that writes here, and has its host and pid.
+- `out/.tmp/DIGEST/` has the files of one purpose, whose hash is DIGEST: `purpose.json`, the
+  `receipts/` of finished tasks, `runs/` (or `temp/tfstream-DIGEST/`) with the run files, and
+  `draft/` with shards and provenance until all of them are written.
+"""
 
 from __future__ import annotations
 
-import contextlib
+import fcntl
+import hashlib
+import json
+import os
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from fnmatch import fnmatch
+from importlib.metadata import version
 from pathlib import Path
+from typing import IO, Any
 
-from tfstream.errors import ResumeError, StorageError
-from tfstream.format.manifest import MANIFEST
+from tfstream import storage
+from tfstream.conversion.options import ConvertOptions
+from tfstream.conversion.sources import Sources, Survey
+from tfstream.errors import DataError, ResumeError, StorageError, UsageError
+from tfstream.format.manifest import FORMAT, MANIFEST
 
 UNFINISHED = ".tmp"
 """Folder inside the output whose being there says that a conversion has not come to its end."""
 
-_PARTS = ("shards", "provenance", "index")
+_PURPOSE = "purpose.json"
+_MOVED = ("shards", "provenance")
+"""Folders of the draft that move into the output."""
+_PARTS = (*_MOVED, "index")
+_DRAFT = ".*.draft"
+"""Names of what `storage.publishing` had not finished."""
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,10 +47,91 @@ class Workspace:
 
     out: Path
     """The output."""
-    draft: Path
-    """Its shards and provenance, until all of them are written."""
-    runs: Path
-    """The run files."""
+    purpose: Mapping[str, Any]
+    """What the conversion was asked to do, as JSON; finished work is reused if it is equal."""
+
+    @property
+    def folder(self) -> Path:
+        """Its own folder; no other purpose has it, so a stray task of another does no harm."""
+        canonical = json.dumps(self.purpose, sort_keys=True).encode()
+        return self.out / UNFINISHED / hashlib.sha256(canonical).hexdigest()[:16]
+
+    @property
+    def draft(self) -> Path:
+        """Shards and provenance, until all of them are written."""
+        return self.folder / "draft"
+
+    @property
+    def receipts(self) -> Path:
+        """Results of finished tasks."""
+        return self.folder / "receipts"
+
+    @property
+    def runs(self) -> Path:
+        """The run files."""
+        temp = self.purpose["options"]["temp"]
+        return self.folder / "runs" if temp is None else Path(temp) / f"tfstream-{self.folder.name}"
+
+    @property
+    def is_published(self) -> bool:
+        """Whether the data set is there and a conversion was killed while it cleared up."""
+        return (self.out / MANIFEST).exists()
+
+    def check_space(self, size_bytes: int) -> None:
+        """Nothing, if the disks have room for the rest of the data set and of its run files.
+
+        Args:
+            size_bytes: of all rows.
+
+        Raises:
+            StorageError: if not.
+        """
+        needs: dict[int, tuple[Path, int]] = {}
+        for folder, written in ((self.out, self.draft), (self.runs, self.runs)):
+            device = folder.stat().st_dev
+            needed = max(0, size_bytes - _size_bytes(written))
+            first, before = needs.get(device, (folder, 0))
+            needs[device] = (first, before + needed)
+        for folder, needed in needs.values():
+            free = shutil.disk_usage(folder).free
+            if free < needed:
+                raise StorageError(
+                    f"the disk of {folder} has {free / 1e9:.1f} GB free, but the conversion needs "
+                    f"about {needed / 1e9:.1f} GB there; make room, or give another output or temp="
+                )
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Make the folders, or take up what an equal conversion left; they go at the end.
+
+        After an error the finished work stays for the next call, unless the error lies in the call
+        or in the data, which the next one must change, or nothing was finished.
+
+        Raises:
+            ResumeError: if the output holds something else, another conversion is at work there, or
+                a source has changed since one was stopped.
+            StorageError: if the folders cannot be made.
+        """
+        was_there = self.out.exists()
+        try:
+            with _locked(self.out):
+                # Again: the conversion that had the lock may have come to its end meanwhile.
+                check_out(self.out)
+                try:
+                    self._prepare()
+                    yield
+                except ResumeError:
+                    raise
+                except BaseException as error:
+                    is_final = isinstance(error, (UsageError, DataError))
+                    if is_final or not any(self.receipts.glob("*/*.json")):
+                        self._clear()
+                    raise
+                self._clear()
+        finally:
+            if not was_there:
+                with suppress(OSError):
+                    self.out.rmdir()
 
     def move_in(self) -> None:
         """Put shards and provenance where they belong; the run files go.
@@ -40,95 +143,170 @@ class Workspace:
         """
         shutil.rmtree(self.runs, ignore_errors=True)
         try:
-            for part in self.draft.iterdir():
-                part.rename(self.out / part.name)
+            for draft in self.draft.rglob(_DRAFT):
+                draft.unlink()
+            for part in _MOVED:
+                (self.draft / part).rename(self.out / part)
         except OSError as error:
             raise StorageError(
                 f"cannot move {error.filename} into {self.out}: {error.strerror}"
             ) from error
 
-
-def check_out(out: Path) -> None:
-    """Nothing, if a conversion may write into the folder.
-
-    Raises:
-        ResumeError: if it holds a data set or something else.
-    """
-    if out.is_dir() and (out / MANIFEST).exists():
-        raise ResumeError(
-            f"{out} already holds a data set; choose another folder, or remove it first"
-        )
-    if out.exists() and not out.is_dir():
-        raise ResumeError(f"{out} is a file; choose a folder that does not exist or is empty")
-    held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
-    if held and not (UNFINISHED in held and set(held) <= {UNFINISHED, *_PARTS}):
-        other = next((name for name in held if name not in {UNFINISHED, *_PARTS}), held[0])
-        raise ResumeError(
-            f"{out} holds something else ({other}); choose a folder that does not exist or is empty"
-        )
-
-
-def check_space(out: Path, temp: str | None, size_bytes: int) -> None:
-    """Nothing, if the disks have room for the data set and a copy of it in run files.
-
-    Raises:
-        StorageError: if not.
-    """
-    needs: dict[int, tuple[Path, int]] = {}
-    for folder in (out, out if temp is None else Path(temp)):
-        there = next(
-            path for path in (folder.absolute(), *folder.absolute().parents) if path.exists()
-        )
-        device = there.stat().st_dev
-        needs[device] = (there, needs.get(device, (there, 0))[1] + size_bytes)
-    for there, needed in needs.values():
-        free = shutil.disk_usage(there).free
-        if free < needed:
-            raise StorageError(
-                f"the disk of {there} has {free / 1e9:.1f} GB free, but the conversion needs about "
-                f"{needed / 1e9:.1f} GB there; make room, or give another output or temp="
-            )
-
-
-@contextmanager
-def workspace(out: Path, temp: str | None) -> Iterator[Workspace]:
-    """Folders to work in, which go at the end; after an error, all that was written goes too.
-
-    Raises:
-        ResumeError: if the output holds something else.
-        StorageError: if the folders cannot be made.
-    """
-    check_out(out)
-    was_there = out.exists()
-    with contextlib.ExitStack() as stack:
+    def _prepare(self) -> None:
+        """Make the folders; what another purpose left goes, what this one left is taken up."""
+        is_known = (self.folder / _PURPOSE).exists()
+        if self.is_published:
+            if not is_known:
+                self._clear()
+                raise ResumeError(_held(self.out))
+            return
+        for path in (self.out / UNFINISHED).glob(f"*/{_PURPOSE}"):
+            self._refuse_changes(json.loads(storage.read(path)))
+        if not is_known:
+            self._clear()
         try:
-            out.mkdir(parents=True, exist_ok=True)
-            _clear(out)
-            draft = out / UNFINISHED / "draft"
-            draft.mkdir(parents=True)
-            runs = out / UNFINISHED / "runs"
-            if temp is not None:
-                Path(temp).mkdir(parents=True, exist_ok=True)
-                runs = Path(tempfile.mkdtemp(prefix="tfstream-", dir=temp))
-                stack.callback(shutil.rmtree, runs, ignore_errors=True)
-            runs.mkdir(exist_ok=True)
+            for folder in (self.receipts, self.draft, self.runs):
+                folder.mkdir(parents=True, exist_ok=True)
+            for part in _MOVED:
+                if (self.out / part).exists():
+                    shutil.rmtree(self.draft / part, ignore_errors=True)
+                    (self.out / part).rename(self.draft / part)
+            shutil.rmtree(self.out / "index", ignore_errors=True)
         except OSError as error:
             raise StorageError(
                 f"cannot make the folder {error.filename}: {error.strerror}"
             ) from error
+        storage.publish(self.folder / _PURPOSE, json.dumps(self.purpose).encode())
+
+    def _refuse_changes(self, before: Mapping[str, Any]) -> None:
+        """Nothing, unless the same sources had another size or time of change before."""
+        sources = self.purpose["sources"]
+        if sources.keys() != before["sources"].keys():
+            return
+        for path, state in sources.items():
+            if state != before["sources"][path]:
+                raise ResumeError(
+                    f"{path} has changed since the conversion into {self.out} was stopped "
+                    f"({_told(before['sources'][path])} then, {_told(state)} now); "
+                    f"remove {self.out} to begin anew"
+                )
+
+    def _clear(self) -> None:
+        """Remove all that is unfinished, whatever its purpose; purposes go after their files."""
+        for folder in _folders(self.out / UNFINISHED):
+            with suppress(StorageError, KeyError, TypeError, ValueError):
+                old = Workspace(out=self.out, purpose=json.loads(storage.read(folder / _PURPOSE)))
+                shutil.rmtree(old.runs, ignore_errors=True)
+            for name in ("runs", "draft", "receipts", ""):
+                shutil.rmtree(folder / name, ignore_errors=True)
+        shutil.rmtree(self.runs, ignore_errors=True)
+        for draft in self.out.glob(_DRAFT):
+            draft.unlink(missing_ok=True)
+        if not self.is_published:
+            for part in _PARTS:
+                shutil.rmtree(self.out / part, ignore_errors=True)
+
+
+def purpose_of(
+    out: Path,
+    sources: Sources,
+    survey: Survey,
+    group_by: tuple[str, ...],
+    options: ConvertOptions,
+) -> dict[str, Any]:
+    """All that the files in a workspace depend on.
+
+    Partitions are among it: run files are of another partition size's rows. So is the boot of the
+    machine: a file that was not flushed may have its size but not its bytes after a crash of it.
+    """
+    temp = options.temp and str(Path(options.temp).absolute())
+    return {
+        "format": FORMAT,
+        "version": version("tfstream"),
+        "boot": _BOOT.read_text(encoding="ascii").strip() if _BOOT.exists() else "",
+        "out": str(out),
+        "sources": {str(s.path): [s.size_bytes, s.mtime_ns] for s in sources.files},
+        "rows": survey.rows,
+        "schema": [[field.name, str(field.type)] for field in survey.schema],
+        "group_by": group_by,
+        "options": asdict(options) | {"temp": temp},
+    }
+
+
+def check_out(out: Path) -> None:
+    """Nothing, if a conversion may write into the folder, or look whether it can go on there.
+
+    Raises:
+        ResumeError: if it holds a data set or something else.
+    """
+    if out.exists() and not out.is_dir():
+        raise ResumeError(f"{out} is a file; choose a folder that does not exist or is empty")
+    held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    if MANIFEST in held and UNFINISHED not in held:
+        raise ResumeError(_held(out))
+    ours = {UNFINISHED, *_PARTS, MANIFEST}
+    other = [name for name in held if name not in ours and not fnmatch(name, _DRAFT)]
+    if held and (other or UNFINISHED not in held):
+        raise ResumeError(
+            f"{out} holds something else ({(other or held)[0]}); "
+            "choose a folder that does not exist or is empty"
+        )
+
+
+@contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    """Keep other conversions out; the kernel ends it if the process dies, on other hosts too."""
+    path = out / UNFINISHED / "lock"
+    try:
+        file = _lock(path)
+        while os.fstat(file.fileno()).st_nlink == 0:
+            # Whoever had it came to its end and removed it.
+            file.close()
+            file = _lock(path)
+    except BlockingIOError:
+        owner = storage.read(path).decode() or "which has just begun"
+        raise ResumeError(
+            f"another conversion writes into {out} ({owner}); wait for it or choose another folder"
+        ) from None
+    except OSError as error:
+        raise StorageError(f"cannot lock {path}: {error.strerror}") from error
+    with file:
+        file.truncate(0)
+        file.write(f"host {socket.gethostname()}, pid {os.getpid()}".encode())
+        file.flush()
         try:
-            yield Workspace(out=out, draft=draft, runs=runs)
-        except BaseException:
-            _clear(out)
-            if not was_there:
-                with contextlib.suppress(OSError):
-                    out.rmdir()
-            raise
-        shutil.rmtree(out / UNFINISHED, ignore_errors=True)
+            yield
+        finally:
+            if not _folders(path.parent):
+                path.unlink()
+                path.parent.rmdir()
 
 
-def _clear(out: Path) -> None:
-    """Remove what an unfinished conversion left; its mark last."""
-    (out / MANIFEST).unlink(missing_ok=True)
-    for part in (*_PARTS, UNFINISHED):
-        shutil.rmtree(out / part, ignore_errors=True)
+def _lock(path: Path) -> IO[bytes]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    file = path.open("ab")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise
+    return file
+
+
+def _held(out: Path) -> str:
+    return f"{out} already holds a data set; choose another folder, or remove it first"
+
+
+def _told(state: list[int]) -> str:
+    """A source's size and time of change, for people."""
+    size_bytes, mtime_ns = state
+    when = datetime.fromtimestamp(mtime_ns / 1e9, timezone.utc).isoformat(" ", "milliseconds")
+    return f"{size_bytes:,} bytes of {when}"
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+
+
+def _size_bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
