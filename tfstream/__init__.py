@@ -39,6 +39,7 @@ __all__ = [
     "Stream",
     "StreamOptions",
     "__version__",
+    "append",
     "convert",
     "open",
     "open_run",
@@ -94,14 +95,57 @@ def convert(  # noqa: PLR0913 - a source, a place, and what Dask runs on
     return open(out)
 
 
-def open(folder: str | os.PathLike[str]) -> Shards:  # noqa: A001 - `tfstream.open` reads as it is meant
-    """Open a data set that `convert` made.
+def append(
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    shards: str | os.PathLike[str],
+    *,
+    options: ConvertOptions | None = None,
+    scheduler: Any = None,  # noqa: ANN401 - a name, an address or a distributed.Client
+    progress: Progress | None = None,
+) -> Shards:
+    """Add new source files to a data set: a new generation of shards, with row ids at the end.
+
+    No written block and no row id changes. The data set gets a new digest, which names that of its
+    parent; `open(folder, digest=...)` opens it as it was, and runs on it stay traceable. A group
+    whose key was there before gets a second entry in `groups`, with its new rows.
+
+    Args:
+        source: files with the columns and types of the data set, below the folder at which the
+            names of its sources begin.
+        shards: the folder of the data set.
+        options: as for `convert`; sizes of blocks and shards stay those of the data set.
+        scheduler: as for `convert`.
+        progress: as for `convert`.
+
+    Returns:
+        The open data set.
 
     Raises:
-        UsageError: if there is none.
+        UsageError: if there is no data set, or a file is a source of it already or lies elsewhere.
+        DataError: if a source cannot be read, has other columns or types, has nulls where the data
+            set has room for none, or would make a vocabulary too large.
+        ResumeError: if another conversion is at work there, or a source has changed since one was
+            stopped.
+        StorageError: if there is no space or a file cannot be written.
+    """
+    run = importlib.import_module("tfstream.conversion.convert").append
+    run(source, shards, options=options, scheduler=scheduler, progress=progress)
+    return open(shards)
+
+
+def open(folder: str | os.PathLike[str], *, digest: str | None = None) -> Shards:  # noqa: A001 - `tfstream.open` reads as it is meant
+    """Open a data set that `convert` made.
+
+    Args:
+        folder: where it lies.
+        digest: that of the data set before an append, to open it as it was then.
+
+    Raises:
+        UsageError: if there is none, or none of this digest.
         DataError: if it is damaged or of another format.
     """
-    shards: Shards = importlib.import_module("tfstream.pipeline.shards").open_shards(folder)
+    home = importlib.import_module("tfstream.pipeline.shards")
+    shards: Shards = home.open_shards(folder, digest)
     return shards
 
 

@@ -61,6 +61,10 @@ class Format(str, Enum):
     parquet = "parquet"
 
 
+SchedulerOption = Annotated[
+    str | None,
+    typer.Option(help="Address of a Dask scheduler, or threads, processes or synchronous."),
+]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the table.")]
 
 
@@ -145,10 +149,7 @@ def convert(
             help="Column, or a part of a timestamp: \"month(ts, 'Europe/Paris')\"; once a key.",
         ),
     ],
-    scheduler: Annotated[
-        str | None,
-        typer.Option(help="Address of a Dask scheduler, or threads, processes or synchronous."),
-    ] = None,
+    scheduler: SchedulerOption = None,
 ) -> None:
     """Convert tables into grouped TFRecord shards."""
     from tfstream.conversion.convert import convert as run
@@ -156,10 +157,33 @@ def convert(
     screen, start = Screen(), time.perf_counter()
     with screen.progress() as progress:
         run(sources, out, group_by=_keys(group_by), scheduler=scheduler, progress=progress)
-    seconds = time.perf_counter() - start
     catalog = open_catalog(out)
-    rows = f"{catalog.rows:,} rows in {seconds:.1f} s, {catalog.rows / seconds:,.0f} rows/s"
-    screen.say(f"{out}: {rows}, {_sizes(catalog)}")
+    _say_speed(screen, catalog, catalog.rows, time.perf_counter() - start)
+
+
+@app.command()
+def append(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="SOURCE...", help="New files of the columns that OUT has."),
+    ],
+    out: Folder,
+    scheduler: SchedulerOption = None,
+) -> None:
+    """Add new source files to a data set; its rows, ids and runs stay as they are."""
+    from tfstream.conversion.convert import append as run
+
+    screen, start = Screen(), time.perf_counter()
+    before = open_catalog(out).rows
+    with screen.progress() as progress:
+        run(sources, out, scheduler=scheduler, progress=progress)
+    catalog = open_catalog(out)
+    _say_speed(screen, catalog, catalog.rows - before, time.perf_counter() - start)
+
+
+def _say_speed(screen: Screen, catalog: Catalog, rows: int, seconds: float) -> None:
+    speed = f"{rows:,} rows in {seconds:.1f} s, {rows / seconds:,.0f} rows/s"
+    screen.say(f"{catalog.folder}: {speed}, {_sizes(catalog)}")
 
 
 @app.command()
@@ -170,6 +194,8 @@ def inspect(out: Folder) -> None:
     names = catalog.sources["path"].to_pylist()
     screen.say(f"data set  {out}")
     screen.say(f"digest    {catalog.digest}")
+    for parent in reversed(catalog.manifest.parents):
+        screen.say(f"parent    {parent.digest}")
     screen.say(f"rows      {catalog.rows:,}, {_sizes(catalog)}")
     more = f" and {len(names) - _SHOWN_SOURCES} more" if len(names) > _SHOWN_SOURCES else ""
     screen.say(f"sources   {', '.join(names[:_SHOWN_SOURCES])}{more}")

@@ -1,4 +1,4 @@
-"""Kill a conversion again and again, and see that it comes to the same end.
+"""Kill conversions and appends again and again, and see that it comes to the same end.
 
 `python -m tests.faults.kill_loop --minutes 10` goes on for that long; a seed makes it repeatable, as
 far as threads are. An attempt is a fork of this process, which has loaded everything and started no
@@ -11,15 +11,18 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +31,7 @@ import pyarrow.parquet as pq
 
 from tfstream.conversion import convert as conversion
 from tfstream.conversion.options import ConvertOptions
-from tfstream.errors import ResumeError
+from tfstream.errors import ResumeError, UsageError
 
 ROWS = 2_000
 _CHANGES = {"os.rename", "os.remove", "os.rmdir", "os.mkdir"}
@@ -38,21 +41,30 @@ _MAX_KILLS = 6
 
 @dataclass(frozen=True)
 class Case:
-    """One conversion, to be begun as often as it takes."""
+    """A conversion, or an append to a copy of `base`, to be begun as often as it takes."""
 
     source: Path
     out: Path
-    temp: Path | None
+    base: Path | None = None
+    temp: Path | None = None
+
+    def prepare(self) -> None:
+        """Before the first attempt."""
+        if self.base is not None:
+            shutil.copytree(self.base, self.out)
 
     def run(self) -> None:
-        """The conversion."""
+        """One attempt."""
         options = ConvertOptions(
             block_rows=20,
             shard_bytes=3_000,
             partition_bytes=12_000,
             temp=None if self.temp is None else str(self.temp),
         )
-        conversion.convert(self.source, self.out, group_by=["g"], options=options)
+        if self.base is None:
+            conversion.convert(self.source, self.out, group_by=["g"], options=options)
+        else:
+            conversion.append(self.source, self.out, options=options)
 
     def run_killed(self, change: int) -> None:
         """The conversion, killed before the n-th change of a name, if there are so many."""
@@ -60,9 +72,15 @@ class Case:
         self.run()
 
     def is_over(self) -> bool:
-        """Whether it was killed after its last word: the data set is there, and nothing else."""
+        """Whether it was killed after its last word: the manifest is there, and nothing to do."""
+        path = self.out / "manifest.json"
+        generation = 0 if self.base is None else 1
         purposes = self.out.glob(".tmp/*/purpose.json")
-        return (self.out / "manifest.json").exists() and not any(purposes)
+        return (
+            path.exists()
+            and len(json.loads(path.read_bytes())["parents"]) == generation
+            and not any(purposes)
+        )
 
     def receipts(self) -> dict[Path, int]:
         """The receipts that are there, and when each was written."""
@@ -83,56 +101,85 @@ def main() -> int:
         return loop(Path(name), arguments.seed, arguments.minutes * 60, arguments.rounds)
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A case undisturbed."""
+
+    case: Case
+    expected: dict[str, bytes]
+    took_s: float
+    changes: list[int]
+    """The numbers of all changes of names, shuffled: where the n-th trial is killed first."""
+
+    @classmethod
+    def of(cls, case: Case, rng: random.Random) -> Trial:
+        """See how it goes."""
+        case.prepare()
+        start = time.perf_counter()
+        assert attempt(case.run) == 0
+        took_s = time.perf_counter() - start
+        counted = replace(case, out=case.out.with_name(f"{case.out.name}-counted"))
+        changes = count_changes(counted)
+        print(f"{case.out.name}: {took_s:.2f} s, {changes} changes of names", flush=True)
+        return cls(case, contents(case.out), took_s, rng.sample(range(changes), changes))
+
+
 def loop(folder: Path, seed: int, seconds: float, rounds: int | None) -> int:
-    """Conversions, each killed up to `_MAX_KILLS` times, compared with one that was not."""
+    """Conversions and appends in turn, until one differs or the time is over."""
     rng = random.Random(seed)
     source = write_source(folder / "source")
-    whole = Case(source, folder / "whole", None)
-    start = time.perf_counter()
-    assert attempt(whole.run) == 0
-    took_s = time.perf_counter() - start
-    expected = contents(whole.out)
-    changes = count_changes(Case(source, folder / "counted", None), folder / "count")
-    print(f"undisturbed: {took_s:.2f} s, {changes} changes of names", flush=True)
-    order = rng.sample(range(changes), changes)
-    kills = 0
+    base = Case(source / "a.parquet", folder / "base")
+    assert attempt(base.run) == 0
+    trials = (
+        Trial.of(Case(source, folder / "convert"), rng),
+        Trial.of(Case(source / "b.parquet", folder / "append", base.out), rng),
+    )
+    start, kills = time.perf_counter(), 0
     for n in itertools.count():
         if time.perf_counter() - start > seconds or n == rounds:
             print(f"{n} conversions, {kills} kills, no difference", flush=True)
             return 0
-        case = Case(source, folder / f"out-{n}", rng.choice([None, folder / f"temp-{n}"]))
+        trial = trials[n % len(trials)]
+        temp = rng.choice([None, folder / f"temp-{n}"])
+        case = replace(trial.case, out=folder / f"out-{n}", temp=temp)
         told: list[str] = []
-        for ordinal in itertools.count():
-            before = case.receipts()
-            is_over = case.is_over()
-            if ordinal == _MAX_KILLS:
-                code = attempt(case.run)
-                told.append("whole")
-            elif ordinal and rng.random() < 0.5:
-                wait_s = rng.random() ** 2 * took_s
-                code = attempt(case.run, wait_s=wait_s)
-                told.append(f"after {wait_s:.3f} s")
-            else:
-                # The first kill goes through all changes, conversion by conversion.
-                change = rng.randrange(changes) if ordinal else order[n % changes]
-                code = attempt(lambda c=case, k=change: c.run_killed(k))
-                told.append(f"at change {change}")
-            after = case.receipts()
-            again = [path for path, when in before.items() if after.get(path, when) != when]
-            if again:
-                print(f"{told}: done again: {again}", flush=True)
-                return 1
-            if code == (ResumeError.exit_code if is_over else 0):
-                break
-            if code != -signal.SIGKILL:
-                print(f"{told}: exit code {code}", flush=True)
-                return 1
-            kills += 1
-        left = [] if case.temp is None or not case.temp.exists() else list(case.temp.iterdir())
-        if contents(case.out) != expected or left:
-            print(f"{told}: another output in {case.out}, or {left} left", flush=True)
+        complaint = kill_until_done(case, trial, rng, n // len(trials), told)
+        if complaint:
+            print(f"{case.out.name}, killed {', '.join(told)}: {complaint}", flush=True)
             return 1
+        kills += len(told)
     raise AssertionError("an endless loop ended")
+
+
+def kill_until_done(
+    case: Case, trial: Trial, rng: random.Random, n: int, told: list[str]
+) -> str | None:
+    """What went wrong, if something did; `told` gets each kill."""
+    case.prepare()
+    code: int | None = None
+    while code is None or code == -signal.SIGKILL:
+        before, is_over = case.receipts(), case.is_over()
+        if len(told) == _MAX_KILLS:
+            code = attempt(case.run)
+        elif told and rng.random() < 0.5:
+            wait_s = rng.random() ** 2 * trial.took_s
+            code, when = attempt(case.run, wait_s=wait_s), f"after {wait_s:.3f} s"
+        else:
+            # The first kill goes through all changes, trial by trial.
+            change = rng.choice(trial.changes) if told else trial.changes[n % len(trial.changes)]
+            code, when = attempt(partial(case.run_killed, change)), f"at change {change}"
+        if code == -signal.SIGKILL:
+            told.append(when)
+        after = case.receipts()
+        again = [path for path, at in before.items() if after.get(path, at) != at]
+        if again:
+            return f"done again: {again}"
+    refusal = ResumeError if case.base is None else UsageError
+    if code != (refusal.exit_code if is_over else 0):
+        return f"exit code {code}"
+    if case.temp is not None and case.temp.exists() and list(case.temp.iterdir()):
+        return f"something is left in {case.temp}"
+    return None if contents(case.out) == trial.expected else f"another output in {case.out}"
 
 
 def write_source(folder: Path) -> Path:
@@ -163,7 +210,7 @@ def attempt(run: Callable[[], None], wait_s: float | None = None) -> int:
     if pid == 0:
         try:
             run()
-        except ResumeError as error:
+        except (ResumeError, UsageError) as error:
             os._exit(error.exit_code)
         except BaseException:  # noqa: BLE001 - the fork must not go on with the parent's work
             traceback.print_exc()
@@ -186,8 +233,9 @@ def at_changes(act: Callable[[int], None]) -> None:
     sys.addaudithook(hook)
 
 
-def count_changes(case: Case, note: Path) -> int:
-    """How many names an undisturbed conversion makes, changes and removes."""
+def count_changes(case: Case) -> int:
+    """How many names an undisturbed case makes, changes and removes."""
+    note = case.out.with_name(f"{case.out.name}-count")
 
     def run() -> None:
         seen: list[int] = []
@@ -195,16 +243,17 @@ def count_changes(case: Case, note: Path) -> int:
         case.run()
         note.write_text(str(len(seen)))
 
+    case.prepare()
     assert attempt(run) == 0
     return int(note.read_text())
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """The bytes of all files below a folder."""
+    """The bytes of all files below a folder, but for the lock of one that was killed at its end."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in folder.rglob("*")
-        if path.is_file()
+        if path.is_file() and path != folder / ".tmp" / "lock"
     }
 
 

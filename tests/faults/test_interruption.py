@@ -53,7 +53,7 @@ def stopped(source: Path, out: Path, stage: str, options: ConvertOptions = OPTIO
 
 def test_a_conversion_killed_anywhere_comes_to_the_same_end() -> None:
     """A short run of the kill loop; `python -m tests.faults.kill_loop --minutes 10` is a long one."""
-    command = [sys.executable, "-m", "tests.faults.kill_loop", "--rounds", "5", "--seed", "3"]
+    command = [sys.executable, "-m", "tests.faults.kill_loop", "--rounds", "8", "--seed", "3"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.endswith("no difference\n")

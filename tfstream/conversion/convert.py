@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from tfstream import storage
-from tfstream.conversion import csv_source, keys, parquet_source, vocabularies
+from tfstream.conversion import csv_source, generations, keys, parquet_source, vocabularies
 from tfstream.conversion.csv_source import CsvPartition
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.placement import Placement, place, row_ids
@@ -32,7 +32,7 @@ from tfstream.conversion.sources import (
     discover,
     refuse_changed,
 )
-from tfstream.conversion.workspace import Workspace, check_out, purpose_of
+from tfstream.conversion.workspace import Workspace, check_out, ended_append, purpose_of
 from tfstream.errors import DataError
 from tfstream.format import provenance, statistics
 from tfstream.format.manifest import (
@@ -40,7 +40,9 @@ from tfstream.format.manifest import (
     FORMAT,
     SHARDS,
     SOURCES,
+    Catalog,
     Manifest,
+    open_catalog,
     shard_token,
     write_catalog,
 )
@@ -54,7 +56,7 @@ _BATCH_SHARDS = 64
 _OwnRun = tuple[Path, int, tuple[np.ndarray, np.ndarray]]
 """A run of a source: its file, its first row, and the row ids of its stretches."""
 
-__all__ = ["Progress", "convert"]
+__all__ = ["Progress", "append", "convert"]
 
 
 def convert(  # noqa: PLR0913 - the public signature
@@ -74,26 +76,63 @@ def convert(  # noqa: PLR0913 - the public signature
     sources = discover(source)
     with contextlib.closing(Scheduler(scheduler, progress)) as tasks:
         survey = _survey(sources, options, tasks)
-        grouping = keys.check(expressions, survey.schema)
-        if not sum(survey.rows):
-            raise DataError(
-                f"the sources have no rows: {', '.join(str(s.path) for s in sources.files[:3])}"
-            )
-        purpose = purpose_of(folder, sources, survey, expressions, options)
-        work = Workspace(out=folder, purpose=purpose)
-        with work.opened():
-            if work.is_published:
-                return
-            work.check_space(survey.size_bytes)
-            stages = Receipts(work.receipts, tasks)
-            hashes = stages.run("hash sources", storage.sha256, [(s.path,) for s in sources.files])
-            calls = [
-                (p, i, work.runs, grouping, survey.schema) for i, p in enumerate(survey.partitions)
-            ]
-            found = stages.run("sort by group", write_runs, calls)
-            runs = [run for several in found for run in several]
-            plan = _Assembly.of(sources, survey, expressions, options, hashes, runs)
-            plan.write(work, stages)
+        _write(folder, sources, survey, expressions, options, tasks)
+
+
+def append(
+    source: SourceArgument,
+    out: str | os.PathLike[str],
+    *,
+    options: ConvertOptions | None = None,
+    scheduler: Any = None,  # noqa: ANN401 - a name, an address or a distributed.Client
+    progress: Progress | None = None,
+) -> None:
+    """Add sources to a data set; see `tfstream.append`."""
+    folder = storage.local_path(out).absolute()
+    before = open_catalog(folder)
+    found = discover(source)
+    ended = ended_append(folder, found)
+    if ended is not None:
+        with ended.opened():
+            return
+    sources = generations.rooted(found, before)
+    options = replace(options or ConvertOptions(), **before.manifest.options)
+    with contextlib.closing(Scheduler(scheduler, progress)) as tasks:
+        survey = generations.fitted(_survey(sources, options, tasks), sources, before)
+        _write(folder, sources, survey, before.manifest.group_by, options, tasks, before)
+
+
+def _write(  # noqa: PLR0913, PLR0917 - what was asked, and what is known
+    folder: Path,
+    sources: Sources,
+    survey: Survey,
+    group_by: tuple[str, ...],
+    options: ConvertOptions,
+    tasks: Scheduler,
+    before: Catalog | None = None,
+) -> None:
+    """Both stages, and the manifest; of the first generation, or the next one."""
+    grouping = keys.check(group_by, survey.schema)
+    if not sum(survey.rows):
+        raise DataError(
+            f"the sources have no rows: {', '.join(str(s.path) for s in sources.files[:3])}"
+        )
+    parents = () if before is None else generations.parents(before)
+    purpose = purpose_of(folder, sources, survey, group_by, options, parents)
+    work = Workspace(out=folder, purpose=purpose)
+    with work.opened():
+        if work.is_published:
+            return
+        work.check_space(survey.size_bytes)
+        stages = Receipts(work.receipts, tasks)
+        hashes = stages.run("hash sources", storage.sha256, [(s.path,) for s in sources.files])
+        calls = [
+            (p, i, work.runs, grouping, survey.schema) for i, p in enumerate(survey.partitions)
+        ]
+        found = stages.run("sort by group", write_runs, calls)
+        runs = [run for several in found for run in several]
+        plan = _Assembly.of(sources, survey, group_by, options, hashes, runs, before)
+        plan.write(work, stages)
 
 
 def _survey(sources: Sources, options: ConvertOptions, tasks: Scheduler) -> Survey:
@@ -118,6 +157,13 @@ class _Assembly:
     placement: Placement
     plans: Sequence[ShardPlan]
     block_rows: int
+    before: Catalog | None
+    """The data set that this is appended to."""
+
+    @property
+    def first_row(self) -> int:
+        """Row id of the first row."""
+        return 0 if self.before is None else self.before.rows
 
     @classmethod
     def of(  # noqa: PLR0913, PLR0917 - a field each
@@ -128,10 +174,15 @@ class _Assembly:
         options: ConvertOptions,
         hashes: Sequence[str],
         runs: Sequence[Run],
+        before: Catalog | None,
     ) -> _Assembly:
         """The plan of a conversion."""
         found = vocabularies.collect(runs, survey.schema)
-        schema = _schema(survey.schema, runs, found)
+        if before is None:
+            schema = _schema(survey.schema, runs, found)
+        else:
+            generations.check_nulls(runs, sources, before)
+            schema, found = before.schema, generations.grown(found, before)
         placement = place(runs)
         texts = [survey.schema.get_field_index(name) for name in schema.texts]
         text_bytes = sum(int(run.text_bytes[texts].sum()) for run in runs)
@@ -149,6 +200,9 @@ class _Assembly:
                 for s, digest in zip(sources.files, hashes, strict=True)
             ],
         }
+        parents = () if before is None else generations.parents(before)
+        if parents:
+            asked["parent"] = parents[-1].digest
         canonical = json.dumps(asked, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
         return cls(
             sources=sources,
@@ -160,8 +214,9 @@ class _Assembly:
                 keys=tuple(placement.keys.column_names),
                 group_by=group_by,
                 options=kept_options,
-                root=str(sources.root),
+                root=str(sources.root) if before is None else before.manifest.root,
                 identity=hashlib.sha256(canonical.encode()).hexdigest(),
+                parents=parents,
             ),
             vocabularies=found,
             placement=placement,
@@ -169,6 +224,7 @@ class _Assembly:
                 placement.rows_per_group, block_rows=block_rows, shard_rows=shard_rows
             ),
             block_rows=block_rows,
+            before=before,
         )
 
     def write(self, work: Workspace, stages: Receipts) -> None:
@@ -192,18 +248,23 @@ class _Assembly:
         )
         refuse_changed(self.sources)
         work.move_in()
+        tables = {
+            "shards": self._shards(paths, records),
+            "blocks": self._blocks(records),
+            "groups": self._groups(),
+            "sources": self._sources(),
+            "statistics": pa.concat_tables(
+                [statistics.STATISTICS.empty_table(), *(record.statistics for record in records)]
+            ),
+            "vocabulary_counts": pa.concat_tables([record.vocabulary_counts for record in records]),
+        }
+        if self.before is not None:
+            tables = generations.joined(self.before, tables)
         write_catalog(
             work.out,
             self.manifest,
-            shards=self._shards(paths, records),
-            blocks=self._blocks(records),
-            groups=self._groups(),
-            sources=self._sources(),
             vocabularies={name: values.to_pylist() for name, values in self.vocabularies.items()},
-            statistics=pa.concat_tables(
-                [statistics.STATISTICS.empty_table(), *(record.statistics for record in records)]
-            ),
-            vocabulary_counts=pa.concat_tables([record.vocabulary_counts for record in records]),
+            **tables,
         )
 
     def _key(self, group: int) -> dict[str, Any]:
@@ -217,7 +278,7 @@ class _Assembly:
             folder=work.draft,
             path=path,
             ordinal=plan.ordinal,
-            first_row=plan.first_row,
+            first_row=self.first_row + plan.first_row,
             token=shard_token(self.manifest.identity, plan.ordinal),
             schema=self.manifest.schema,
             source_schema=self.survey.schema,
@@ -252,13 +313,14 @@ class _Assembly:
         """The runs of each source."""
         found: list[list[_OwnRun]] = [[] for _ in self.sources.files]
         for run, stretches in zip(self.runs, self.placement.stretches(), strict=True):
-            found[run.source].append((run.path, run.first_row, stretches))
+            firsts, counts = stretches
+            found[run.source].append((run.path, run.first_row, (self.first_row + firsts, counts)))
         return found
 
     def _shards(self, paths: Sequence[str], records: Sequence[ShardRecord]) -> pa.Table:
         columns = [
             paths,
-            [plan.first_row for plan in self.plans],
+            [self.first_row + plan.first_row for plan in self.plans],
             [plan.rows for plan in self.plans],
             [record.size_bytes for record in records],
             [record.sha256 for record in records],
@@ -278,7 +340,7 @@ class _Assembly:
             np.concatenate([np.cumsum(r.block_sizes) - r.block_sizes for r in records]),
             sizes,
             rows,
-            np.cumsum(rows) - rows,
+            self.first_row + np.cumsum(rows) - rows,
         ]
         return pa.table(
             [pa.array(c).cast(f.type) for c, f in zip(columns, BLOCKS, strict=True)], schema=BLOCKS
@@ -291,7 +353,7 @@ class _Assembly:
         first = np.searchsorted(starts, first_rows, side="right") - 1
         last = np.searchsorted(starts, first_rows + rows, side="left")
         table = self.placement.keys
-        for name, values in (("first_row", first_rows), ("rows", rows)):
+        for name, values in (("first_row", self.first_row + first_rows), ("rows", rows)):
             table = table.append_column(name, pa.array(values))
         for name, values in (("first_shard", first), ("shards", last - first)):
             table = table.append_column(name, pa.array(values.astype(np.int32)))

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
@@ -27,7 +27,7 @@ from tfstream import storage
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.sources import Sources, Survey
 from tfstream.errors import DataError, ResumeError, StorageError, UsageError
-from tfstream.format.manifest import FORMAT, MANIFEST
+from tfstream.format.manifest import FORMAT, MANIFEST, Parent, generation_folder
 
 UNFINISHED = ".tmp"
 """Folder inside the output whose being there says that a conversion has not come to its end."""
@@ -49,6 +49,16 @@ class Workspace:
     """The output."""
     purpose: Mapping[str, Any]
     """What the conversion was asked to do, as JSON; finished work is reused if it is equal."""
+
+    @property
+    def generation(self) -> int:
+        """The generation that it makes; 0 is a new data set."""
+        return len(self.purpose["parents"])
+
+    @property
+    def target(self) -> Path:
+        """Where shards, provenance and index belong."""
+        return generation_folder(self.out, self.generation)
 
     @property
     def folder(self) -> Path:
@@ -74,8 +84,11 @@ class Workspace:
 
     @property
     def is_published(self) -> bool:
-        """Whether the data set is there and a conversion was killed while it cleared up."""
-        return (self.out / MANIFEST).exists()
+        """Whether the manifest is there: the conversion only has to clear up."""
+        path = self.out / MANIFEST
+        if not self.generation:
+            return path.exists()
+        return len(json.loads(storage.read(path))["parents"]) >= self.generation
 
     def check_space(self, size_bytes: int) -> None:
         """Nothing, if the disks have room for the rest of the data set and of its run files.
@@ -115,8 +128,9 @@ class Workspace:
         was_there = self.out.exists()
         try:
             with _locked(self.out):
-                # Again: the conversion that had the lock may have come to its end meanwhile.
-                check_out(self.out)
+                if not self.generation:
+                    # Again: the conversion that had the lock may have come to its end meanwhile.
+                    check_out(self.out)
                 try:
                     self._prepare()
                     yield
@@ -145,42 +159,52 @@ class Workspace:
         try:
             for draft in self.draft.rglob(_DRAFT):
                 draft.unlink()
+            self.target.mkdir(parents=True, exist_ok=True)
             for part in _MOVED:
-                (self.draft / part).rename(self.out / part)
+                (self.draft / part).rename(self.target / part)
         except OSError as error:
             raise StorageError(
-                f"cannot move {error.filename} into {self.out}: {error.strerror}"
+                f"cannot move {error.filename} into {self.target}: {error.strerror}"
             ) from error
 
     def _prepare(self) -> None:
-        """Make the folders; what another purpose left goes, what this one left is taken up."""
+        """Take up what this purpose left, or begin anew; what another one left goes."""
         is_known = (self.folder / _PURPOSE).exists()
+        others = list((self.out / UNFINISHED).glob(f"*/{_PURPOSE}"))
         if self.is_published:
-            if not is_known:
+            if is_known:
+                return
+            if not others:
                 self._clear()
-                raise ResumeError(_held(self.out))
-            return
-        for path in (self.out / UNFINISHED).glob(f"*/{_PURPOSE}"):
+            if self.generation:
+                raise ResumeError(f"another append to {self.out} has just ended; call again")
+            raise ResumeError(_held(self.out))
+        for path in others:
             self._refuse_changes(json.loads(storage.read(path)))
         if not is_known:
             self._clear()
         try:
-            for folder in (self.receipts, self.draft, self.runs):
-                folder.mkdir(parents=True, exist_ok=True)
-            for part in _MOVED:
-                if (self.out / part).exists():
-                    shutil.rmtree(self.draft / part, ignore_errors=True)
-                    (self.out / part).rename(self.draft / part)
-            shutil.rmtree(self.out / "index", ignore_errors=True)
+            self._make()
         except OSError as error:
             raise StorageError(
                 f"cannot make the folder {error.filename}: {error.strerror}"
             ) from error
         storage.publish(self.folder / _PURPOSE, json.dumps(self.purpose).encode())
 
+    def _make(self) -> None:
+        """Make the folders, and move back what was moved in before a manifest followed."""
+        for folder in (self.receipts, self.draft, self.runs):
+            folder.mkdir(parents=True, exist_ok=True)
+        for part in _MOVED:
+            if (self.target / part).exists():
+                shutil.rmtree(self.draft / part, ignore_errors=True)
+                (self.target / part).rename(self.draft / part)
+        shutil.rmtree(self.target / "index", ignore_errors=True)
+
     def _refuse_changes(self, before: Mapping[str, Any]) -> None:
         """Nothing, unless the same sources had another size or time of change before."""
         sources = self.purpose["sources"]
+        unfinished = self.out / UNFINISHED if self.generation else self.out
         if sources.keys() != before["sources"].keys():
             return
         for path, state in sources.items():
@@ -188,7 +212,7 @@ class Workspace:
                 raise ResumeError(
                     f"{path} has changed since the conversion into {self.out} was stopped "
                     f"({_told(before['sources'][path])} then, {_told(state)} now); "
-                    f"remove {self.out} to begin anew"
+                    f"remove {unfinished} to begin anew"
                 )
 
     def _clear(self) -> None:
@@ -203,16 +227,17 @@ class Workspace:
         for draft in self.out.glob(_DRAFT):
             draft.unlink(missing_ok=True)
         if not self.is_published:
-            for part in _PARTS:
-                shutil.rmtree(self.out / part, ignore_errors=True)
+            for part in ("",) if self.generation else _PARTS:
+                shutil.rmtree(self.target / part, ignore_errors=True)
 
 
-def purpose_of(
+def purpose_of(  # noqa: PLR0913, PLR0917 - all that counts
     out: Path,
     sources: Sources,
     survey: Survey,
     group_by: tuple[str, ...],
     options: ConvertOptions,
+    parents: Sequence[Parent],
 ) -> dict[str, Any]:
     """All that the files in a workspace depend on.
 
@@ -225,6 +250,7 @@ def purpose_of(
         "version": version("tfstream"),
         "boot": _BOOT.read_text(encoding="ascii").strip() if _BOOT.exists() else "",
         "out": str(out),
+        "parents": [parent.digest for parent in parents],
         "sources": {str(s.path): [s.size_bytes, s.mtime_ns] for s in sources.files},
         "rows": survey.rows,
         "schema": [[field.name, str(field.type)] for field in survey.schema],
@@ -291,6 +317,16 @@ def _lock(path: Path) -> IO[bytes]:
         file.close()
         raise
     return file
+
+
+def ended_append(out: Path, sources: Sources) -> Workspace | None:
+    """The append of these sources that was killed while it cleared up, if there is one."""
+    for path in (out / UNFINISHED).glob(f"*/{_PURPOSE}"):
+        work = Workspace(out=out, purpose=json.loads(storage.read(path)))
+        is_same = work.purpose["sources"].keys() == {str(s.path) for s in sources.files}
+        if work.generation and work.is_published and is_same:
+            return work
+    return None
 
 
 def _held(out: Path) -> str:

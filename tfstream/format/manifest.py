@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,6 +23,10 @@ FORMAT = 0
 """Number of the format; 0 carries no promise."""
 
 MANIFEST = "manifest.json"
+
+_GENERATIONS = "generations"
+_PARENT = "parent.json"
+"""In the folder of a generation, the manifest that it followed."""
 
 SHARDS = pa.schema(
     [
@@ -59,6 +63,17 @@ _STATISTICS = ("statistics", "vocabulary_counts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Parent:
+    """The data set as it was before an append."""
+
+    digest: str
+    shards: int
+    """How many shards it has; those of the append follow."""
+    sources: int
+    """How many sources."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """What a data set says of itself, besides its tables."""
 
@@ -73,6 +88,13 @@ class Manifest:
     """The folder that the paths of the sources begin at; not part of the digest."""
     identity: str
     """Hex digest of what the conversion was asked to do; its shards' tokens come from it."""
+    parents: tuple[Parent, ...] = ()
+    """What the data set was before each append, the oldest first."""
+
+    @property
+    def generation(self) -> int:
+        """How often it was appended to."""
+        return len(self.parents)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +109,8 @@ class Catalog:
     groups: pa.Table
     sources: pa.Table
     vocabularies: Mapping[str, pa.Array]
-    """The sorted values of each coded column; the code of value i is `FIRST_CODE + i`."""
+    """The values of each coded column, sorted, then the sorted new ones of each append; the code of
+    value i is `FIRST_CODE + i`."""
     statistics: pa.Table
     vocabulary_counts: pa.Table
     block_shard: NDArray[Any]
@@ -118,6 +141,11 @@ class Catalog:
         """Where a shard lies."""
         path: str = self.shards["path"][shard].as_py()
         return self.folder / path
+
+
+def generation_folder(folder: Path, generation: int) -> Path:
+    """Where shards, provenance and index of a generation lie: those of the first in the folder."""
+    return folder / _GENERATIONS / str(generation) if generation else folder
 
 
 def shard_token(identity: str, ordinal: int) -> int:
@@ -157,7 +185,10 @@ def write_catalog(  # noqa: PLR0913 - one argument a table
     ).items():
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
-        storage.publish(_table_path(folder, name), buffer.getvalue())
+        storage.publish(_table_path(folder, manifest.generation, name), buffer.getvalue())
+    if manifest.parents:
+        parent = generation_folder(folder, manifest.generation) / _PARENT
+        storage.publish(parent, storage.read(folder / MANIFEST))
     digest = _digest(manifest, tables)
     document = {
         "format": FORMAT,
@@ -169,17 +200,22 @@ def write_catalog(  # noqa: PLR0913 - one argument a table
         "options": dict(manifest.options),
         "schema": manifest.schema.to_json(),
         "root": manifest.root,
+        "parents": [asdict(parent) for parent in manifest.parents],
     }
     storage.flush_all()
     storage.publish(folder / MANIFEST, json.dumps(document, indent=2).encode() + b"\n")
     return digest
 
 
-def open_catalog(folder: Path) -> Catalog:
+def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
     """Open a data set.
 
+    Args:
+        folder: where it lies.
+        digest: that of the data set before an append, to open it as it was then.
+
     Raises:
-        UsageError: if there is none in the folder.
+        UsageError: if there is none in the folder, or none of this digest.
         DataError: if its manifest is not one of this format.
         CorruptionError: if the index is not what the manifest's digest was made of.
     """
@@ -188,22 +224,35 @@ def open_catalog(folder: Path) -> Catalog:
         raise UsageError(
             f"there is no data set in {folder}: {path} does not exist; give convert's output"
         )
-    digest, manifest = _parse(path)
-    tables = {name: _table(folder, name) for name in (*_TABLES, *_STATISTICS)}
+    newest, manifest = _parse(path)
+    if digest is not None and digest != newest:
+        ordinals = {parent.digest: i for i, parent in enumerate(manifest.parents)}
+        if digest not in ordinals:
+            raise UsageError(
+                f"{folder} holds the data set {newest}, which was never {digest}; "
+                "give the folder of the latter"
+            )
+        path = generation_folder(folder, ordinals[digest] + 1) / _PARENT
+        newest, manifest = _parse(path)
+    tables = {
+        name: _table(_table_path(folder, manifest.generation, name))
+        for name in (*_TABLES, *_STATISTICS)
+    }
     try:
-        if _digest(manifest, {name: tables[name] for name in _TABLES}) != digest:
+        if _digest(manifest, {name: tables[name] for name in _TABLES}) != newest:
             raise CorruptionError(
                 f"the index of {folder} is not the one that {path} was written for: "
                 "its digest differs; restore the folder or convert again"
             )
         for name in ("shards", "sources"):
-            _check_paths(tables[name]["path"].to_pylist(), _table_path(folder, name))
+            where = _table_path(folder, manifest.generation, name)
+            _check_paths(tables[name]["path"].to_pylist(), where)
         vocabulary = tables["vocabularies"]
         blocks, shards = tables["blocks"], tables["shards"]
         return Catalog(
             folder=folder,
             manifest=manifest,
-            digest=digest,
+            digest=newest,
             shards=shards,
             blocks=blocks,
             groups=tables["groups"],
@@ -247,6 +296,7 @@ def _parse(path: Path) -> tuple[str, Manifest]:
         "options": dict,
         "schema": list,
         "root": str,
+        "parents": list,
     }
     for name, kind in kinds.items():
         if not isinstance(document.get(name), kind):
@@ -257,6 +307,10 @@ def _parse(path: Path) -> tuple[str, Manifest]:
         schema = Schema.from_json(document["schema"])
     except (KeyError, TypeError) as error:
         raise DataError(f"a column lacks {error}. {where}: schema") from error
+    try:
+        parents = tuple(Parent(**parent) for parent in document["parents"])
+    except TypeError as error:
+        raise DataError(f"a parent is not as expected: {error}. {where}: parents") from error
     return document["digest"], Manifest(
         schema=schema,
         keys=tuple(document["keys"]),
@@ -264,6 +318,7 @@ def _parse(path: Path) -> tuple[str, Manifest]:
         options=document["options"],
         root=document["root"],
         identity=document["identity"],
+        parents=parents,
     )
 
 
@@ -275,12 +330,11 @@ def _check_paths(paths: list[str], where: Path) -> None:
             raise DataError(f"{text!r} is not a path inside the data set. Where: {where}")
 
 
-def _table_path(folder: Path, name: str) -> Path:
-    return folder / "index" / f"{name}.parquet"
+def _table_path(folder: Path, generation: int, name: str) -> Path:
+    return generation_folder(folder, generation) / "index" / f"{name}.parquet"
 
 
-def _table(folder: Path, name: str) -> pa.Table:
-    path = _table_path(folder, name)
+def _table(path: Path) -> pa.Table:
     data = storage.read(path)
     try:
         # In this thread: Arrow's own may still hold the bytes when Python ends, which aborts it.
@@ -299,6 +353,7 @@ def _digest(manifest: Manifest, tables: Mapping[str, pa.Table]) -> str:
         "group_by": manifest.group_by,
         "options": dict(manifest.options),
         "schema": manifest.schema.to_json(),
+        "parents": [asdict(parent) for parent in manifest.parents],
     }
     digest.update(json.dumps(head, sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(tables):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from tfstream import storage
 from tfstream.errors import CorruptionError, UsageError
-from tfstream.format.manifest import Catalog
+from tfstream.format.manifest import Catalog, generation_folder
 
 ROW_GROUP_ROWS = 1 << 20
 """Rows of a row group of the files by source."""
@@ -34,9 +35,9 @@ def write_by_row(folder: Path, shard: int, source: NDArray[Any], source_row: NDA
     """Write where the rows of a shard come from.
 
     Args:
-        folder: the data set's.
-        shard: its ordinal.
-        source: (rows,) ordinal of each row's source.
+        folder: the generation's.
+        shard: its ordinal there.
+        source: (rows,) ordinal there of each row's source.
         source_row: (rows,) its row there, 0-based.
 
     Returns:
@@ -82,12 +83,13 @@ def shard_provenance(catalog: Catalog, shard: int) -> tuple[NDArray[Any], NDArra
     Raises:
         CorruptionError: if the file is not what was written.
     """
-    path = by_row_path(catalog.folder, shard)
+    generation, first = _generation([p.shards for p in catalog.manifest.parents], shard)
+    path = by_row_path(generation_folder(catalog.folder, generation), shard - first)
     table = _read(path, None)
     source, row = (np.asarray(table[name].to_numpy(), np.int64) for name in _BY_ROW.names)
     if digest_of(source, row) != catalog.shards["provenance_sha256"][shard].as_py():
         raise CorruptionError(f"{path} is not what was written for shard {shard}; convert again")
-    return source, row
+    return source + (catalog.manifest.parents[generation - 1].sources if generation else 0), row
 
 
 def rows_of_sources(catalog: Catalog, row_ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -130,11 +132,13 @@ def row_ids_of(catalog: Catalog, source: int, source_rows: NDArray[Any]) -> NDAr
         if not 0 <= row < rows:
             name = catalog.sources["path"][source].as_py()
             raise UsageError(f"{name} has rows 0 to {rows - 1}, there is no row {row}")
+    generation, first = _generation([p.sources for p in catalog.manifest.parents], source)
+    path = _by_source(generation_folder(catalog.folder, generation), source - first)
     groups = np.asarray(source_rows, np.int64) // ROW_GROUP_ROWS
     found = np.empty(len(groups), np.int64)
     for group in np.unique(groups):
         wanted = groups == group
-        ids = _read(_by_source(catalog.folder, source), int(group))["row_id"].to_numpy()
+        ids = _read(path, int(group))["row_id"].to_numpy()
         found[wanted] = ids[source_rows[wanted] - group * ROW_GROUP_ROWS]
     return found
 
@@ -159,8 +163,19 @@ def find_source(catalog: Catalog, name: str) -> int:
     raise UsageError(f"there is no source {name!r}; the sources are {', '.join(paths[:10])}")
 
 
+def _generation(ends: Sequence[int], ordinal: int) -> tuple[int, int]:
+    """Which generation a shard or source is of, and the first one there.
+
+    Args:
+        ends: how many there were before each append.
+        ordinal: the place among those of all generations.
+    """
+    generation = bisect_right(ends, ordinal)
+    return generation, ends[generation - 1] if generation else 0
+
+
 def by_row_path(folder: Path, shard: int) -> Path:
-    """Where the provenance of a shard lies."""
+    """Where the provenance of a shard lies, counted in its generation."""
     return folder / "provenance" / "by-row" / f"{shard // 1000:03d}" / f"{shard:05d}.parquet"
 
 

@@ -111,7 +111,7 @@ class Run:
         )
         for place in places:
             if (place / MANIFEST).is_file():
-                return open_catalog(place)
+                return open_catalog(place, feed.dataset)
         raise UsageError(
             f"the data set of the run {self.folder} is not in {' nor in '.join(map(str, places))}; "
             "give its folder: open_run(folder, shards=...)"

@@ -18,14 +18,14 @@ from tfstream.format.subset import Subset
 from tfstream.pipeline.stream import Stream, StreamOptions
 
 
-def open_shards(folder: str | os.PathLike[str]) -> Shards:
-    """Open a data set.
+def open_shards(folder: str | os.PathLike[str], digest: str | None = None) -> Shards:
+    """Open a data set, as it was when it had this digest if one is given.
 
     Raises:
-        UsageError: if there is none in the folder.
+        UsageError: if there is none in the folder, or none of this digest.
         DataError: if it is damaged or of another format.
     """
-    return Shards(Subset.whole(open_catalog(storage.local_path(folder))))
+    return Shards(Subset.whole(open_catalog(storage.local_path(folder), digest)))
 
 
 @dataclass(frozen=True)
