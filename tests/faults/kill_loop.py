@@ -179,7 +179,9 @@ def kill_until_done(
         return f"exit code {code}"
     if case.temp is not None and case.temp.exists() and list(case.temp.iterdir()):
         return f"something is left in {case.temp}"
-    return None if contents(case.out) == trial.expected else f"another output in {case.out}"
+    found, expected = contents(case.out), trial.expected
+    other = [name for name in sorted({*found, *expected}) if found.get(name) != expected.get(name)]
+    return f"other files: {other}" if other else None
 
 
 def write_source(folder: Path) -> Path:

@@ -13,7 +13,7 @@ import pytest
 import tfstream
 from tfstream.errors import CorruptionError, DataError, StorageError, TfstreamError, UsageError
 from tfstream.format.check import check_dataset
-from tfstream.format.manifest import write_catalog
+from tfstream.format.manifest import publish_manifest, write_index
 
 ROWS = 600
 
@@ -190,7 +190,7 @@ def test_a_path_that_leads_out_of_the_folder_is_refused(copy: Path, path: str) -
     """A whole index from a stranger, its digest right, still names files inside its folder only."""
     catalog = tfstream.open(copy).subset.catalog
     paths = [path, *catalog.shards["path"].to_pylist()[1:]]
-    write_catalog(
+    document = write_index(
         copy,
         catalog.manifest,
         shards=catalog.shards.set_column(0, "path", pa.array(paths)),
@@ -201,6 +201,7 @@ def test_a_path_that_leads_out_of_the_folder_is_refused(copy: Path, path: str) -
         statistics=catalog.statistics,
         vocabulary_counts=catalog.vocabulary_counts,
     )
+    publish_manifest(copy, document)
     with pytest.raises(DataError) as caught:
         tfstream.open(copy)
     assert str(caught.value) == (

@@ -44,7 +44,7 @@ from tfstream.format.manifest import (
     Manifest,
     open_catalog,
     shard_token,
-    write_catalog,
+    write_index,
 )
 from tfstream.format.schema import Column, Schema
 
@@ -121,7 +121,8 @@ def _write(  # noqa: PLR0913, PLR0917 - what was asked, and what is known
     purpose = purpose_of(folder, sources, survey, group_by, options, parents)
     work = Workspace(out=folder, purpose=purpose)
     with work.opened():
-        if work.is_published:
+        if work.is_published or work.is_ready:
+            work.finish()
             return
         work.check_space(survey.size_bytes)
         stages = Receipts(work.receipts, tasks)
@@ -260,12 +261,13 @@ class _Assembly:
         }
         if self.before is not None:
             tables = generations.joined(self.before, tables)
-        write_catalog(
+        document = write_index(
             work.out,
             self.manifest,
             vocabularies={name: values.to_pylist() for name, values in self.vocabularies.items()},
             **tables,
         )
+        work.publish(document)
 
     def _key(self, group: int) -> dict[str, Any]:
         keys_table = self.placement.keys
@@ -320,7 +322,7 @@ class _Assembly:
     def _shards(self, paths: Sequence[str], records: Sequence[ShardRecord]) -> pa.Table:
         columns = [
             paths,
-            [self.first_row + plan.first_row for plan in self.plans],
+            [plan.first_row for plan in self.plans],
             [plan.rows for plan in self.plans],
             [record.size_bytes for record in records],
             [record.sha256 for record in records],
@@ -340,7 +342,7 @@ class _Assembly:
             np.concatenate([np.cumsum(r.block_sizes) - r.block_sizes for r in records]),
             sizes,
             rows,
-            self.first_row + np.cumsum(rows) - rows,
+            np.cumsum(rows) - rows,
         ]
         return pa.table(
             [pa.array(c).cast(f.type) for c, f in zip(columns, BLOCKS, strict=True)], schema=BLOCKS
@@ -353,7 +355,7 @@ class _Assembly:
         first = np.searchsorted(starts, first_rows, side="right") - 1
         last = np.searchsorted(starts, first_rows + rows, side="left")
         table = self.placement.keys
-        for name, values in (("first_row", self.first_row + first_rows), ("rows", rows)):
+        for name, values in (("first_row", first_rows), ("rows", rows)):
             table = table.append_column(name, pa.array(values))
         for name, values in (("first_shard", first), ("shards", last - first)):
             table = table.append_column(name, pa.array(values.astype(np.int32)))

@@ -2,8 +2,9 @@
 
 - `out/.tmp/lock` is held by the conversion that writes here, and has its host and pid.
 - `out/.tmp/DIGEST/` has the files of one purpose, whose hash is DIGEST: `purpose.json`, the
-  `receipts/` of finished tasks, `runs/` (or `temp/tfstream-DIGEST/`) with the run files, and
-  `draft/` with shards and provenance until all of them are written.
+  `receipts/` of finished tasks, `runs/` (or `temp/tfstream-DIGEST/`) with the run files, `draft/`
+  with shards and provenance until all of them are written, and at last `manifest.json`, which only
+  waits for the disk.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from tfstream import storage
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.sources import Sources, Survey
 from tfstream.errors import DataError, ResumeError, StorageError, UsageError
-from tfstream.format.manifest import FORMAT, MANIFEST, Parent, generation_folder
+from tfstream.format.manifest import FORMAT, MANIFEST, Parent, generation_folder, publish_manifest
 
 UNFINISHED = ".tmp"
 """Folder inside the output whose being there says that a conversion has not come to its end."""
@@ -90,6 +91,15 @@ class Workspace:
             return path.exists()
         return len(json.loads(storage.read(path))["parents"]) >= self.generation
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether all is written but the manifest, which waits for the disk."""
+        return self._ready.exists()
+
+    @property
+    def _ready(self) -> Path:
+        return self.folder / MANIFEST
+
     def check_space(self, size_bytes: int) -> None:
         """Nothing, if the disks have room for the rest of the data set and of its run files.
 
@@ -148,14 +158,11 @@ class Workspace:
                     self.out.rmdir()
 
     def move_in(self) -> None:
-        """Put shards and provenance where they belong; the run files go.
-
-        They go before the disk is waited for, which then need not write them.
+        """Put shards and provenance where they belong.
 
         Raises:
             StorageError: if they cannot be moved.
         """
-        shutil.rmtree(self.runs, ignore_errors=True)
         try:
             for draft in self.draft.rglob(_DRAFT):
                 draft.unlink()
@@ -166,6 +173,22 @@ class Workspace:
             raise StorageError(
                 f"cannot move {error.filename} into {self.target}: {error.strerror}"
             ) from error
+
+    def publish(self, document: bytes) -> None:
+        """Publish a manifest, when all that it tells of is in its place.
+
+        Raises:
+            StorageError: if it cannot be written.
+        """
+        storage.publish(self._ready, document)
+        self.finish()
+
+    def finish(self) -> None:
+        """Publish the manifest that is ready, if that has not been done."""
+        if not self.is_published:
+            # They go before the disk is waited for, which then need not write them.
+            shutil.rmtree(self.runs, ignore_errors=True)
+            publish_manifest(self.out, storage.read(self._ready))
 
     def _prepare(self) -> None:
         """Take up what this purpose left, or begin anew; what another one left goes."""
@@ -195,11 +218,15 @@ class Workspace:
         """Make the folders, and move back what was moved in before a manifest followed."""
         for folder in (self.receipts, self.draft, self.runs):
             folder.mkdir(parents=True, exist_ok=True)
+        if self.is_ready:
+            return
         for part in _MOVED:
             if (self.target / part).exists():
                 shutil.rmtree(self.draft / part, ignore_errors=True)
                 (self.target / part).rename(self.draft / part)
         shutil.rmtree(self.target / "index", ignore_errors=True)
+        for draft in self.target.glob(_DRAFT):
+            draft.unlink()
 
     def _refuse_changes(self, before: Mapping[str, Any]) -> None:
         """Nothing, unless the same sources had another size or time of change before."""

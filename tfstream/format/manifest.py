@@ -154,7 +154,7 @@ def shard_token(identity: str, ordinal: int) -> int:
     return int.from_bytes(digest[:8], "little")
 
 
-def write_catalog(  # noqa: PLR0913 - one argument a table
+def write_index(  # noqa: PLR0913 - one argument a table
     folder: Path,
     manifest: Manifest,
     *,
@@ -165,11 +165,11 @@ def write_catalog(  # noqa: PLR0913 - one argument a table
     vocabularies: Mapping[str, list[str]],
     statistics: pa.Table,
     vocabulary_counts: pa.Table,
-) -> str:
-    """Write the index, and the manifest last, which makes the data set exist.
+) -> bytes:
+    """Write the index.
 
     Returns:
-        The digest of the data set.
+        The manifest, as `publish_manifest` takes it.
     """
     columns = [name for name, values in vocabularies.items() for _ in values]
     values = [value for values in vocabularies.values() for value in values]
@@ -202,9 +202,13 @@ def write_catalog(  # noqa: PLR0913 - one argument a table
         "root": manifest.root,
         "parents": [asdict(parent) for parent in manifest.parents],
     }
+    return json.dumps(document, indent=2).encode() + b"\n"
+
+
+def publish_manifest(folder: Path, document: bytes) -> None:
+    """Write the manifest, last, when all else is on the disk; it makes the data set exist."""
     storage.flush_all()
-    storage.publish(folder / MANIFEST, json.dumps(document, indent=2).encode() + b"\n")
-    return digest
+    storage.publish(folder / MANIFEST, document)
 
 
 def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
