@@ -146,8 +146,9 @@ def _sorted(
             text_bytes[i], null_items[i] = _bytes_of(items, column), items.null_count > 0
             arrays[f"text/{place}"] = lists.take(indices)
         elif column.is_text:
-            text_bytes[i] = _bytes_of(_whole(values), column)
-            arrays[f"text/{place}"] = _text(_whole(values)).take(indices)
+            texts = _whole(values)
+            text_bytes[i] = _bytes_of(texts, column)
+            arrays[f"text/{place}"] = _text(texts).take(indices)
         elif nulls[i] and not column.is_null:
             arrays[f"valid/{place}"] = pc.is_valid(values).combine_chunks().take(indices)
     places = np.empty_like(order)
