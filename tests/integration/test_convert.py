@@ -202,13 +202,14 @@ def test_bad_keys(source: Path, tmp_path: Path, group_by: list[str], message: st
 def test_unsupported_types(tmp_path: Path) -> None:
     """The file, the column and its type are named."""
     path = tmp_path / "x.parquet"
-    pq.write_table(pa.table({"l": [[1], [2]]}), path)
+    pq.write_table(pa.table({"l": [[[1]], [[2]]]}), path)
     error = refused(path, tmp_path / "out", ["l"])
     assert isinstance(error, DataError)
     assert str(error) == (
-        f"{path}: column 'l' has the type {pq.read_schema(path).field('l').type}, which is not "
-        "supported yet; leave it out of the source or cast it to a number, a timestamp or a string"
+        f"{path}: column 'l' has the type {pq.read_schema(path).field('l').type}, which cannot be "
+        "kept; leave it out of the source, or make a list of numbers or strings out of it"
     )
+    assert not (tmp_path / "out").exists()
 
 
 def test_sources_that_differ(source: Path, tmp_path: Path) -> None:

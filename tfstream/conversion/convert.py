@@ -376,13 +376,17 @@ class _Assembly:
 
 def _schema(schema: pa.Schema, runs: Sequence[Run], coded: Mapping[str, pa.Array]) -> Schema:
     nulls = np.sum([run.nulls for run in runs], axis=0)
+    null_items = np.any([run.null_items for run in runs], axis=0)
     return Schema(
         tuple(
             Column(
                 name=field.name,
                 type=str(field.type),
-                nullable=bool(nulls[i]) and field.name not in coded,
+                nullable=bool(nulls[i])
+                and field.name not in coded
+                and not pa.types.is_null(field.type),
                 coded=field.name in coded,
+                null_items=bool(null_items[i]),
             )
             for i, field in enumerate(schema)
         )

@@ -14,7 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from tfstream.conversion.sources import Source, Sources, Survey, kept_schema, refuse_differences
+from tfstream.conversion.sources import Source, Sources, Survey, refuse_differences
+from tfstream.conversion.types import kept_schema
 from tfstream.errors import DataError, StorageError
 
 _SCAN_BYTES = 16 << 20
@@ -102,7 +103,7 @@ def survey(sources: Sources, partition_bytes: int, infer: Infer) -> Survey:
         rows[partition.source.ordinal] += count
         types = {name: unified(type_, schema.field(name).type) for name, type_ in types.items()}
     return Survey(
-        schema=kept_schema(pa.schema(list(types.items())), cut[0].source),
+        schema=kept_schema(pa.schema(list(types.items())), str(cut[0].source.path)),
         rows=tuple(rows[source.ordinal] for source in sources.files),
         partitions=tuple(partitions),
         size_bytes=sum(source.size_bytes for source in sources.files),
@@ -169,7 +170,7 @@ def _names(source: Source, stop: int) -> tuple[str, ...]:
         raise DataError(
             f"the first line of {source.path} does not name columns: {error}"
         ) from error
-    kept_schema(schema, source)
+    kept_schema(schema, str(source.path))
     return tuple(schema.names)
 
 

@@ -67,7 +67,8 @@ def derive(keys: Sequence[Key], table: pa.Table) -> pa.Table:
     columns = [expressions.evaluate(key.value, table) for key in keys]
     # -0.0 and 0.0 are equal, so they are one group, whichever comes first.
     plain = [
-        pc.add(c, pa.scalar(0, c.type)) if pa.types.is_floating(c.type) else c for c in columns
+        pc.add(c, pa.scalar(0, c.type)) if c.type in {pa.float32(), pa.float64()} else c
+        for c in columns
     ]
     return pa.table(plain, names=[key.name for key in keys])
 

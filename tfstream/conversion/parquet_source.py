@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tfstream.conversion.sources import Source, Sources, Survey, kept_schema, refuse_differences
+from tfstream.conversion.sources import Source, Sources, Survey, refuse_differences
+from tfstream.conversion.types import kept_schema, kept_table
 from tfstream.errors import DataError, StorageError
-from tfstream.format.schema import storage_dtype
 
 _PAGE_BUFFER_BYTES = 1 << 20
 """Read-ahead per column where a row group is too large to be read at once."""
+_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
+"""Bytes of a value of each physical type of a fixed width."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,13 +34,19 @@ class ParquetPartition:
         """See `Partition`."""
         with _opened(self.source, buffer_size=_PAGE_BUFFER_BYTES if self.batch_rows else 0) as file:
             if self.batch_rows is None:
-                yield _kept(file.read_row_groups(self.row_groups, use_threads=False), schema)
+                yield self._kept(file.read_row_groups(self.row_groups, use_threads=False), schema)
                 return
             batches = file.iter_batches(
                 self.batch_rows, row_groups=self.row_groups, use_threads=False
             )
             for batch in batches:
-                yield _kept(pa.Table.from_batches([batch]), schema)
+                yield self._kept(pa.Table.from_batches([batch]), schema)
+
+    def _kept(self, table: pa.Table, schema: pa.Schema) -> pa.Table:
+        try:
+            return kept_table(table, schema)
+        except DataError as error:
+            raise DataError(f"{self.source.path}: {error}") from error
 
 
 def survey(sources: Sources, partition_bytes: int) -> Survey:
@@ -52,10 +60,10 @@ def survey(sources: Sources, partition_bytes: int) -> Survey:
     first: tuple[Source, pa.Schema] | None = None
     for source in sources.files:
         with _opened(source) as file:
-            schema, metadata = kept_schema(file.schema_arrow, source), file.metadata
+            schema = kept_schema(file.schema_arrow, str(source.path))
+            group_rows, group_bytes = _row_groups(file.metadata)
         first = first or (source, schema)
         refuse_differences(first, (source, schema))
-        group_rows, group_bytes = _row_groups(schema, metadata)
         partitions += _partitions(source, group_rows, group_bytes, partition_bytes)
         rows.append(int(group_rows.sum()))
         size_bytes += int(group_bytes.sum())
@@ -92,23 +100,21 @@ def _partitions(
         )
 
 
-def _row_groups(schema: pa.Schema, metadata: pq.FileMetaData) -> tuple[np.ndarray, np.ndarray]:
+def _row_groups(metadata: pq.FileMetaData) -> tuple[np.ndarray, np.ndarray]:
     """Rows and estimated bytes in memory of each row group."""
-    dtypes = [storage_dtype(field.type) for field in schema]
-    width = sum(8 if dtype is None else dtype.itemsize for dtype in dtypes)
-    texts = [i for i, dtype in enumerate(dtypes) if dtype is None]
+    leaves = [metadata.schema.column(i) for i in range(metadata.num_columns)]
+    # Values of a column that is neither a list nor text take their width, however well encoded.
+    widths = [0 if c.max_repetition_level else _WIDTHS.get(c.physical_type, 0) for c in leaves]
+    width, texts = sum(widths), [i for i, width in enumerate(widths) if not width]
     rows, size = [], []
     for i in range(metadata.num_row_groups):
         group = metadata.row_group(i)
         rows.append(group.num_rows)
         size.append(
-            group.num_rows * width + sum(group.column(j).total_uncompressed_size for j in texts)
+            group.num_rows * (width + 8 * len(texts))
+            + sum(group.column(j).total_uncompressed_size for j in texts)
         )
     return np.array(rows, np.int64), np.array(size, np.int64)
-
-
-def _kept(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    return table.select(schema.names).cast(schema)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from tfstream.conversion.sources import Partition
 from tfstream.errors import StorageError
 from tfstream.format.expressions import Key
 from tfstream.format.schema import VOCABULARY_SIZE, Column, Schema, storage_dtype
+from tfstream.format.values import stored_bytes, stored_numbers, stored_tensors
 
 _STRIP_ROWS = 1024
 """Rows that are turned from columns into rows at once, so that they stay in the cache."""
@@ -43,8 +44,10 @@ class Run:
     """(keys,) int64: rows of each."""
     nulls: np.ndarray
     """(columns,) int64: nulls of each column of the sources."""
+    null_items: np.ndarray
+    """(columns,) bool: whether a null is inside a list or a tensor of the column."""
     text_bytes: np.ndarray
-    """(columns,) int64: bytes of each column's strings, 0 for others."""
+    """(columns,) int64: bytes of each column's strings or of its lists' items, 0 for others."""
 
     @property
     def rows(self) -> int:
@@ -53,14 +56,8 @@ class Run:
 
 
 def fixed_schema(schema: pa.Schema) -> Schema:
-    """The columns that are not text: their packs are the columns of a run file."""
-    return Schema(
-        tuple(
-            Column(name=field.name, type=str(field.type))
-            for field in schema
-            if storage_dtype(field.type) is not None
-        )
-    )
+    """The columns as they are before any is coded: their packs are the columns of a run file."""
+    return Schema(tuple(Column(name=field.name, type=str(field.type)) for field in schema))
 
 
 def write_runs(
@@ -93,6 +90,7 @@ def write_runs(
                     keys=piece.keys,
                     counts=piece.counts,
                     nulls=piece.nulls,
+                    null_items=piece.null_items,
                     text_bytes=piece.text_bytes,
                 )
             )
@@ -125,6 +123,7 @@ class _Piece:
     keys: pa.Table
     counts: np.ndarray
     nulls: np.ndarray
+    null_items: np.ndarray
     text_bytes: np.ndarray
 
 
@@ -137,26 +136,48 @@ def _sorted(
     order = np.argsort(narrow, kind="stable")
     indices = pa.array(order)
     arrays: dict[str, pa.Array] = {"source_row": pa.array(order + first_row)}
-    text_bytes = np.zeros(len(schema), np.int64)
+    columns = fixed_schema(schema)
+    text_bytes, null_items = np.zeros(len(schema), np.int64), np.zeros(len(schema), bool)
     nulls = np.array([table[name].null_count for name in schema.names], np.int64)
-    for i, name in enumerate(schema.names):
-        place = column_place(name, schema)
-        if storage_dtype(schema.field(name).type) is None:
-            array = _text(table[name]).take(indices)
-            text_bytes[i] = pc.sum(pc.binary_length(table[name])).as_py() or 0
-            arrays[f"text/{place}"] = array
-        elif nulls[i]:
-            arrays[f"valid/{place}"] = pc.is_valid(table[name]).combine_chunks().take(indices)
+    for i, column in enumerate(columns.columns):
+        place, values = column_place(column.name, schema), table[column.name]
+        if column.is_list:
+            lists = _whole(values)
+            items = lists.flatten()
+            text_bytes[i], null_items[i] = _bytes_of(items, column), items.null_count > 0
+            arrays[f"text/{place}"] = lists.take(indices)
+        elif column.is_text:
+            texts = _whole(values)
+            text_bytes[i] = _bytes_of(texts, column)
+            arrays[f"text/{place}"] = _text(texts).take(indices)
+        elif nulls[i] and not column.is_null:
+            arrays[f"valid/{place}"] = pc.is_valid(values).combine_chunks().take(indices)
     places = np.empty_like(order)
     places[order] = np.arange(len(order))
-    for pack in fixed_schema(schema).packs:
-        matrix = _matrix(table, pack.columns, pack.dtype, places)
-        arrays[pack.name] = pa.FixedSizeBinaryArray.from_buffers(
-            pa.binary(pack.row_bytes), len(order), [None, pa.py_buffer(matrix)]
-        )
+    for pack in columns.packs:
+        column = columns[pack.columns[0]]
+        if column.shape:
+            matrix, valid = stored_tensors(_whole(table[column.name]), column, pack.dtype)
+            matrix = matrix[order]
+            if valid is not None:
+                null_items[schema.get_field_index(column.name)] = True
+                place = column_place(column.name, schema)
+                arrays[f"items/{place}"] = _row_bytes(valid[order])
+        else:
+            matrix = _matrix(table, pack.columns, pack.dtype, places)
+        arrays[pack.name] = _row_bytes(matrix)
     counts = np.bincount(groups.codes, minlength=len(groups.first))
     distinct = derived.take(pa.array(groups.first)).combine_chunks()
-    return _Piece(distinct, counts, nulls, text_bytes), pa.RecordBatch.from_pydict(arrays)
+    piece = _Piece(distinct, counts, nulls, null_items, text_bytes)
+    return piece, pa.RecordBatch.from_pydict(arrays)
+
+
+def _row_bytes(matrix: np.ndarray) -> pa.Array:
+    """The rows of a matrix as bytes."""
+    width = matrix.shape[1] * matrix.itemsize
+    return pa.FixedSizeBinaryArray.from_buffers(
+        pa.binary(width), len(matrix), [None, pa.py_buffer(matrix)]
+    )
 
 
 def _matrix(
@@ -168,7 +189,7 @@ def _matrix(
     """
     matrix = np.empty((len(places), len(columns)), dtype)
     strip = np.empty((_STRIP_ROWS, len(columns)), dtype)
-    views = [_stored(table[name], dtype) for name in columns]
+    views = [_stored(_whole(table[name]), dtype) for name in columns]
     for start in range(0, len(places), _STRIP_ROWS):
         rows = places[start : start + _STRIP_ROWS]
         for j, values in enumerate(views):
@@ -177,26 +198,31 @@ def _matrix(
     return matrix
 
 
-def _stored(values: pa.ChunkedArray, dtype: np.dtype[np.generic]) -> np.ndarray:
-    array = values.chunk(0) if values.num_chunks == 1 else pa.concat_arrays(values.chunks)
-    if pa.types.is_boolean(array.type):
-        array = array.cast(pa.uint8())
-    stored = np.frombuffer(array.buffers()[1], dtype, len(array), array.offset * dtype.itemsize)
-    if array.null_count:
-        return np.where(
-            pc.is_valid(array).to_numpy(zero_copy_only=False), stored, np.zeros((), dtype)
-        )
-    return stored
+def _stored(array: pa.Array, dtype: np.dtype[np.generic]) -> np.ndarray:
+    """The numbers of a column, of lists their lengths."""
+    if pa.types.is_list(array.type):
+        array = pc.list_value_length(array)
+    return stored_numbers(array, dtype)
 
 
-def _text(values: pa.ChunkedArray) -> pa.Array:
-    """Strings as a dictionary if they may become codes, else as they are."""
-    array = pa.concat_arrays(values.chunks)
-    if pa.types.is_string(array.type):
-        encoded = array.dictionary_encode()
-        if len(encoded.dictionary) <= VOCABULARY_SIZE:
-            return encoded
-    return array
+def _whole(values: pa.ChunkedArray) -> pa.Array:
+    return values.chunk(0) if values.num_chunks == 1 else pa.concat_arrays(values.chunks)
+
+
+def _bytes_of(items: pa.Array, column: Column) -> int:
+    """Bytes that texts, or the items of lists, take in blocks."""
+    dtype = storage_dtype(column.item)
+    if dtype is None:
+        return pc.sum(pc.binary_length(stored_bytes(items))).as_py() or 0
+    return len(items) * dtype.itemsize
+
+
+def _text(array: pa.Array) -> pa.Array:
+    """Strings as a dictionary if they may become codes, else as they are, others as binary."""
+    if not pa.types.is_string(array.type):
+        return stored_bytes(array)
+    encoded = array.dictionary_encode()
+    return encoded if len(encoded.dictionary) <= VOCABULARY_SIZE else array
 
 
 def _write(path: Path, batch: pa.RecordBatch) -> None:

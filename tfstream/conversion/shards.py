@@ -17,7 +17,8 @@ from tfstream.conversion.plan import near_equal
 from tfstream.conversion.runs import column_place, fixed_schema, opened
 from tfstream.conversion.vocabularies import codes_of, codes_path
 from tfstream.format import block, framing, provenance, statistics
-from tfstream.format.schema import MASK, Pack, Schema
+from tfstream.format.schema import MASK, Pack, Schema, storage_dtype
+from tfstream.format.values import stored_bytes, stored_numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +79,9 @@ class _Rows:
     packs: list[np.ndarray]
     missing: dict[str, np.ndarray]
     texts: dict[str, pa.Array]
+    """Binary values, or lists."""
+    items: dict[str, np.ndarray]
+    """For each column of tensors with nulls inside: (rows, slots) uint8, 1 for an item."""
     source: np.ndarray
     source_row: np.ndarray
 
@@ -102,7 +106,7 @@ class _OpenRun:
         )
         self.packs = {
             pack.columns: np.frombuffer(self.columns[pack.name].buffers()[1], pack.dtype).reshape(
-                -1, len(pack.columns)
+                -1, pack.slots
             )
             for pack in packs
         }
@@ -152,17 +156,40 @@ def _encode(header: block.Header, schema: Schema, rows: _Rows, start: int) -> by
     fixed: list[tuple[str, bytes | memoryview]] = []
     if schema.masked:
         there = np.ones(count, bool)
-        valid = [
+        present = [
             ~rows.missing[name][start:stop] if name in rows.missing else there
             for name in schema.masked
         ]
-        fixed.append((MASK, block.pack_mask(valid, count).tobytes()))
+        fixed.append((MASK, block.pack_mask(present, count).tobytes()))
     for pack, matrix in zip(schema.packs, rows.packs, strict=True):
         fixed.append((pack.name, matrix[start:stop].data.cast("B")))
     texts = [
-        (feature, rows.texts[name].slice(start, count)) for name, feature in schema.texts.items()
+        (feature, _listed(rows.texts[name].slice(start, count)))
+        for name, feature in schema.texts.items()
     ]
+    for name, feature in schema.validities.items():
+        if name in rows.items:
+            valid = rows.items[name][start:stop]
+        else:
+            items = rows.texts[name].slice(start, count).flatten()
+            valid = np.asarray(items.is_valid().cast(pa.uint8()))
+        texts.append((feature, _one(valid)))
     return block.encode(header, fixed, texts)
+
+
+def _listed(values: pa.Array) -> pa.Array:
+    """The values of a text feature: a text a row or an item of a list, or all numbers as one."""
+    if not pa.types.is_list(values.type):
+        return values
+    items = values.flatten()
+    dtype = storage_dtype(items.type)
+    if dtype is not None:
+        return _one(stored_numbers(items, dtype))
+    return pc.fill_null(stored_bytes(items), b"")
+
+
+def _one(values: np.ndarray) -> pa.Array:
+    return pa.array([values.tobytes()], pa.binary())
 
 
 def _open(task: ShardTask, path: Path, stack: contextlib.ExitStack) -> _OpenRun:
@@ -179,10 +206,15 @@ def _gather(task: ShardTask, runs: dict[Path, _OpenRun], stack: contextlib.ExitS
     places = {name: column_place(name, task.source_schema) for name in schema.names}
     coded = {column.name for column in schema.columns if column.coded}
     packs = schema.packs
-    matrices = [np.empty((count, len(pack.columns)), pack.dtype) for pack in packs]
+    matrices = [np.empty((count, pack.slots), pack.dtype) for pack in packs]
     missing: dict[str, np.ndarray] = {}
     texts: dict[str, list[pa.Array]] = {name: [] for name in schema.texts}
     masked = [(name, places[name]) for name in schema.masked]
+    items = {
+        column.name: np.ones((count, column.slots), np.uint8)
+        for column in schema.columns
+        if column.shape and column.null_items
+    }
     source, source_row = np.empty(count, np.int32), np.empty(count, np.int64)
     at = 0
     for piece in task.slices:
@@ -203,11 +235,15 @@ def _gather(task: ShardTask, runs: dict[Path, _OpenRun], stack: contextlib.ExitS
                 missing.setdefault(name, np.zeros(count, bool))[span] = lost
         for name, values in texts.items():
             values.append(_text(run.columns[f"text/{places[name]}"], piece))
+        for name, valid in items.items():
+            _fill_items(valid[span], run.columns.get(f"items/{places[name]}"), piece)
         source[span] = piece.source
         source_row[span] = run.source_row[piece.start : piece.stop]
         at = span.stop
+    for name in items.keys() & missing.keys():
+        items[name][missing[name]] = 0
     joined = {name: pa.concat_arrays(values) for name, values in texts.items()}
-    return _Rows(matrices, missing, joined, source, source_row)
+    return _Rows(matrices, missing, joined, items, source, source_row)
 
 
 def _fill(
@@ -233,6 +269,13 @@ def _fill(
             matrix[:, j] = plain[name][piece.start : piece.stop]
 
 
+def _fill_items(valid: np.ndarray, column: pa.Array | None, piece: RunSlice) -> None:
+    """Which items of tensors are there, (rows, slots); as they are if all of the run's are."""
+    if column is not None:
+        stored = np.frombuffer(column.buffers()[1], np.uint8).reshape(-1, valid.shape[1])
+        valid[:] = stored[piece.start : piece.stop]
+
+
 def _missing(run: _OpenRun, place: str, piece: RunSlice) -> np.ndarray | None:
     """Which values of the slice are null; None if none of the run is."""
     count = piece.stop - piece.start
@@ -245,8 +288,10 @@ def _missing(run: _OpenRun, place: str, piece: RunSlice) -> np.ndarray | None:
 
 
 def _text(column: pa.Array, piece: RunSlice) -> pa.Array:
-    """Strings as bytes, null as the empty string; copied out of the run file."""
+    """Strings as bytes, null as the empty string; lists as they are."""
     values = column.slice(piece.start, piece.stop - piece.start)
+    if pa.types.is_list(values.type):
+        return values
     if pa.types.is_dictionary(values.type):
         values = values.dictionary_decode()
     empty = pa.scalar(b"", pa.binary())

@@ -12,7 +12,6 @@ from typing import Literal, Protocol
 import pyarrow as pa
 
 from tfstream.errors import DataError, UsageError
-from tfstream.format.schema import stored_type
 from tfstream.storage import local_path
 
 Kind = Literal["parquet", "csv"]
@@ -114,23 +113,6 @@ def discover(source: SourceArgument) -> Sources:
         for state in [path.stat()]
     )
     return Sources(root=root, kind=next(iter(kinds)), files=files)
-
-
-def kept_schema(schema: pa.Schema, source: Source) -> pa.Schema:
-    """The columns of a source with the types under which they are kept.
-
-    Raises:
-        DataError: if there are none, a name comes twice, or a type is not supported.
-    """
-    if len(schema) == 0:
-        raise DataError(f"{source.path} has no columns")
-    twice = sorted({name for name in schema.names if schema.names.count(name) > 1})
-    if twice:
-        raise DataError(f"{source.path} has more than one column {twice[0]!r}; rename all but one")
-    try:
-        return pa.schema([(field.name, stored_type(field.name, field.type)) for field in schema])
-    except DataError as error:
-        raise DataError(f"{source.path}: {error}") from error
 
 
 def refuse_differences(first: tuple[Source, pa.Schema], other: tuple[Source, pa.Schema]) -> None:

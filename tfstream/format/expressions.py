@@ -208,8 +208,9 @@ def _sql(text: str) -> exp.Expr:
 def _node(tree: exp.Expr, text: str) -> Node:  # noqa: PLR0911 - one return a node of the grammar
     if isinstance(tree, exp.Paren):
         return _node(tree.this, text)
-    if isinstance(tree, exp.Column) and not tree.table:
-        return Column(tree.name)
+    if isinstance(tree, exp.Column):
+        # A field of a struct is a column of a dotted name, which SQL takes for a table's column.
+        return Column(".".join(part.name for part in tree.parts))
     if isinstance(tree, (exp.Literal, exp.Boolean, exp.Neg)):
         return Constant(_literal(tree, text))
     if type(tree) in _COMPARISONS:

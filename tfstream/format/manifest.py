@@ -373,8 +373,11 @@ def _canonical(values: pa.ChunkedArray) -> bytes:
     if pa.types.is_integer(values.type) and values.null_count == 0:
         array = values.to_numpy()
         return bytes(array.astype(array.dtype.newbyteorder("<")).tobytes())
-    texts = values if pa.types.is_string(values.type) else values.cast(pa.string())
-    return json.dumps(texts.to_pylist(), separators=(",", ":")).encode()
+    if pa.types.is_binary(values.type) or pa.types.is_fixed_size_binary(values.type):
+        texts = [None if value is None else value.hex() for value in values.to_pylist()]
+    else:
+        texts = values.cast(pa.string()).to_pylist()
+    return json.dumps(texts, separators=(",", ":")).encode()
 
 
 def _int64(values: pa.ChunkedArray) -> NDArray[Any]:

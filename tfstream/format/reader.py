@@ -14,7 +14,21 @@ from tfstream.errors import CorruptionError, StorageError, UsageError
 from tfstream.format import block as blocks
 from tfstream.format import framing
 from tfstream.format.manifest import Catalog
-from tfstream.format.schema import FIRST_CODE, HEADER, MASK, NULL_CODE, Column, Schema
+from tfstream.format.schema import (
+    FIRST_CODE,
+    HEADER,
+    MASK,
+    NULL_CODE,
+    Column,
+    Schema,
+    storage_dtype,
+)
+from tfstream.format.values import (
+    restored_bytes,
+    restored_lists,
+    restored_numbers,
+    restored_tensors,
+)
 
 
 def read_block(catalog: Catalog, block: int, columns: Sequence[str] | None = None) -> pa.Table:
@@ -94,32 +108,45 @@ def _check_header(catalog: Catalog, block: int, data: bytes) -> None:
 def _column(
     schema: Schema, column: Column, features: dict[str, list[bytes]], rows: int, catalog: Catalog
 ) -> pa.Array:
-    missing = None
+    if column.is_null:
+        return pa.nulls(rows)
+    there = items = None
     if column.nullable:
         bits = np.frombuffer(features[MASK][0], np.uint8).reshape(rows, schema.mask_bytes)
         place = schema.masked.index(column.name)
-        missing = (bits[:, place // 8] >> (place % 8) & 1) == 0
-    if column.dtype is None:
-        values = pa.array(features[schema.texts[column.name]], pa.binary())
-        if len(values) != rows:
-            raise ValueError(f"{column.name!r} has {len(values)} values for {rows} rows")
-        array = values.cast(column.arrow)
-    else:
-        pack = next(pack for pack in schema.packs if column.name in pack.columns)
-        matrix = np.frombuffer(features[pack.name][0], pack.dtype).reshape(rows, len(pack.columns))
-        array = _values(
-            column, np.ascontiguousarray(matrix[:, pack.columns.index(column.name)]), catalog
-        )
-    if missing is not None:
-        array = pc.if_else(pa.array(missing), pa.scalar(None, array.type), array)
-    return array
-
-
-def _values(column: Column, stored: NDArray[Any], catalog: Catalog) -> pa.Array:
+        there = (bits[:, place // 8] >> (place % 8) & 1) > 0
+    if column.null_items:
+        items = np.frombuffer(features[schema.validities[column.name]][0], np.uint8) > 0
+    if column.name in schema.texts:
+        found = features[schema.texts[column.name]]
+        if column.is_list:
+            values = _items(found, column, items)
+            return restored_lists(values, _packed(schema, column, features, rows)[:, 0], there)
+        if len(found) != rows:
+            raise ValueError(f"{column.name!r} has {len(found)} values for {rows} rows")
+        return restored_bytes(pa.array(found, pa.binary()), column.arrow, there)
+    stored = _packed(schema, column, features, rows)
+    if column.shape:
+        return restored_tensors(stored, column, items, there)
     if column.coded:
-        codes = pa.array(stored, mask=stored == NULL_CODE)
+        codes = pa.array(stored[:, 0], mask=stored[:, 0] == NULL_CODE)
         return catalog.vocabularies[column.name].take(pc.subtract(codes, FIRST_CODE))
-    if pa.types.is_boolean(column.arrow):
-        return pa.array(stored.astype(bool))
-    native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    return pa.Array.from_buffers(column.arrow, len(native), [None, pa.py_buffer(native)])
+    return restored_numbers(stored[:, 0], column.arrow, there)
+
+
+def _packed(
+    schema: Schema, column: Column, features: dict[str, list[bytes]], rows: int
+) -> NDArray[Any]:
+    """What a pack holds of a column, (rows, slots)."""
+    pack = next(pack for pack in schema.packs if column.name in pack.columns)
+    matrix = np.frombuffer(features[pack.name][0], pack.dtype).reshape(rows, pack.slots)
+    place = pack.columns.index(column.name)
+    return np.ascontiguousarray(matrix[:, place : place + column.slots])
+
+
+def _items(found: list[bytes], column: Column, valid: NDArray[Any] | None) -> pa.Array:
+    """The items of all lists of a block."""
+    dtype = storage_dtype(column.item)
+    if dtype is None:
+        return restored_bytes(pa.array(found, pa.binary()), column.item, valid)
+    return restored_numbers(np.frombuffer(found[0], dtype), column.item, valid)

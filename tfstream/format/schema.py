@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -25,6 +27,9 @@ value."""
 HEADER, MASK = "header", "mask"
 """Names of the features that every block has, and that blocks with nullable columns have."""
 
+DECIMAL_DIGITS = 18
+"""Digits up to which a decimal is stored as an int64, without its point; else as a string."""
+
 HEADER_BYTES = 20
 """First row id int64, rows uint32, token uint64; little-endian."""
 
@@ -40,6 +45,8 @@ class Column:
     """Whether a null is stored, which takes a bit of the mask. Codes keep nulls by themselves."""
     coded: bool = False
     """Whether the column's strings are stored as codes of a vocabulary."""
+    null_items: bool = False
+    """Whether a null inside a list or a tensor is stored, which takes a byte an item."""
 
     @property
     def arrow(self) -> pa.DataType:
@@ -47,28 +54,67 @@ class Column:
         return arrow_type(self.type)
 
     @property
+    def item(self) -> pa.DataType:
+        """The Arrow type of one number or text: of the items of a list or a tensor."""
+        type_ = self.arrow
+        while pa.types.is_list(type_) or pa.types.is_fixed_size_list(type_):
+            type_ = type_.value_type
+        return type_
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of a row's tensor, a fixed-size list; () for others."""
+        sizes, type_ = [], self.arrow
+        while pa.types.is_fixed_size_list(type_):
+            sizes.append(type_.list_size)
+            type_ = type_.value_type
+        return tuple(sizes)
+
+    @property
+    def slots(self) -> int:
+        """Values of a row in its pack."""
+        return math.prod(self.shape)
+
+    @property
+    def is_list(self) -> bool:
+        """Whether the rows are lists of any length: their lengths are in a pack, as int32."""
+        return bool(pa.types.is_list(self.arrow))
+
+    @property
+    def is_null(self) -> bool:
+        """Whether the type is null: there is no value and nothing is stored."""
+        return bool(pa.types.is_null(self.arrow))
+
+    @property
     def dtype(self) -> np.dtype[Any] | None:
-        """The little-endian numpy type of the stored values; None for text."""
-        return np.dtype("<i4") if self.coded else storage_dtype(self.arrow)
+        """The little-endian numpy type of what a pack holds; None if there is nothing in one."""
+        return np.dtype("<i4") if self.coded or self.is_list else storage_dtype(self.item)
+
+    @property
+    def divisor(self) -> float:
+        """By what a stored number is divided: 100 for a decimal of scale 2, 1 for others."""
+        return 10.0**self.item.scale if pa.types.is_decimal(self.item) else 1.0
 
     @property
     def is_text(self) -> bool:
-        """Whether the values are strings or bytes, coded or not."""
-        return storage_dtype(self.arrow) is None
+        """Whether a value is stored as bytes of any length, or as a code of such."""
+        return not (self.is_list or self.is_null) and storage_dtype(self.item) is None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pack:
-    """Columns of one dtype, row-major in one feature."""
+    """Columns of one dtype, or one column of tensors, row-major in one feature."""
 
     name: str
     dtype: np.dtype[Any]
     columns: tuple[str, ...]
+    slots: int
+    """Values of a row."""
 
     @property
     def row_bytes(self) -> int:
         """Bytes of a row."""
-        return self.dtype.itemsize * len(self.columns)
+        return self.dtype.itemsize * self.slots
 
 
 @dataclass(frozen=True)  # Without slots, for what is derived once: every shard asks for it.
@@ -95,26 +141,38 @@ class Schema:
 
     @functools.cached_property
     def packs(self) -> tuple[Pack, ...]:
-        """The packs of a block, in their order there."""
+        """The packs of a block, in their order there: a tensor has one of its own, at the end."""
         by_dtype: dict[np.dtype[Any], list[str]] = {}
         for column in self.columns:
-            if column.dtype is not None:
+            if column.dtype is not None and not column.shape:
                 by_dtype.setdefault(column.dtype, []).append(column.name)
         chunks = [
-            (dtype, names[start : start + PACK_COLUMNS])
+            (dtype, chunk, len(chunk))
             for dtype, names in by_dtype.items()
             for start in range(0, len(names), PACK_COLUMNS)
+            for chunk in [names[start : start + PACK_COLUMNS]]
         ]
+        chunks += [(c.dtype, [c.name], c.slots) for c in self.columns if c.dtype and c.shape]
         return tuple(
-            Pack(name=f"pack/{i:04d}", dtype=dtype, columns=tuple(names))
-            for i, (dtype, names) in enumerate(chunks)
+            Pack(name=f"pack/{i:04d}", dtype=dtype, columns=tuple(names), slots=slots)
+            for i, (dtype, names, slots) in enumerate(chunks)
         )
 
     @functools.cached_property
     def texts(self) -> dict[str, str]:
-        """For each uncoded string column, the name of its feature."""
-        names = [column.name for column in self.columns if column.dtype is None]
+        """For each column of uncoded strings or of lists, the name of its feature."""
+        names = [
+            column.name
+            for column in self.columns
+            if column.is_list or (column.is_text and not column.coded)
+        ]
         return {name: f"text/{i:04d}" for i, name in enumerate(names)}
+
+    @functools.cached_property
+    def validities(self) -> dict[str, str]:
+        """For each column with nulls inside its lists or tensors, the name of their feature."""
+        names = [column.name for column in self.columns if column.null_items]
+        return {name: f"valid/{i:04d}" for i, name in enumerate(names)}
 
     @functools.cached_property
     def masked(self) -> tuple[str, ...]:
@@ -139,18 +197,12 @@ class Schema:
 
     def to_json(self) -> list[dict[str, Any]]:
         """The columns as plain values."""
-        return [
-            {"name": c.name, "type": c.type, "nullable": c.nullable, "coded": c.coded}
-            for c in self.columns
-        ]
+        return [asdict(column) for column in self.columns]
 
     @classmethod
     def from_json(cls, values: Sequence[Mapping[str, Any]]) -> Schema:
         """The schema that `to_json` wrote."""
-        columns = tuple(
-            Column(name=v["name"], type=v["type"], nullable=v["nullable"], coded=v["coded"])
-            for v in values
-        )
+        columns = tuple(Column(**{f.name: v[f.name] for f in fields(Column)}) for v in values)
         for column in columns:
             _ = column.arrow
         return cls(columns)
@@ -158,36 +210,16 @@ class Schema:
 
 @functools.cache
 def storage_dtype(type_: pa.DataType) -> np.dtype[Any] | None:
-    """The little-endian numpy type of a value of an Arrow type; None for strings and bytes."""
+    """The little-endian numpy type of a value of an Arrow type; None if it is stored as bytes."""
     if pa.types.is_boolean(type_):
         return np.dtype("u1")
     if pa.types.is_integer(type_) or pa.types.is_floating(type_):
         return np.dtype(type_.to_pandas_dtype()).newbyteorder("<")
     if pa.types.is_temporal(type_) and type_.bit_width in (32, 64):
         return np.dtype(f"<i{type_.bit_width // 8}")
+    if pa.types.is_decimal(type_) and type_.precision <= DECIMAL_DIGITS:
+        return np.dtype("<i8")
     return None
-
-
-def stored_type(name: str, type_: pa.DataType) -> pa.DataType:
-    """The type under which a column of a source is kept.
-
-    Raises:
-        DataError: if the type is not supported.
-    """
-    if pa.types.is_dictionary(type_):
-        return stored_type(name, type_.value_type)
-    if pa.types.is_large_string(type_) or pa.types.is_string(type_):
-        return pa.string()
-    if pa.types.is_large_binary(type_) or pa.types.is_binary(type_):
-        return pa.binary()
-    if pa.types.is_null(type_):
-        return pa.string()
-    if storage_dtype(type_) is not None and not pa.types.is_interval(type_):
-        return type_
-    raise DataError(
-        f"column {name!r} has the type {type_}, which is not supported yet; "
-        "leave it out of the source or cast it to a number, a timestamp or a string"
-    )
 
 
 @functools.cache
@@ -197,7 +229,11 @@ def arrow_type(text: str) -> pa.DataType:
     Raises:
         DataError: if it is none that a data set can have.
     """
-    head, _, rest = text.partition("[")
+    nested = re.fullmatch(r"(?:list<item: (.+)>|fixed_size_list<item: (.+)>\[(\d+)\])", text)
+    if nested:
+        item, fixed_item, size = nested.groups()
+        return pa.list_(arrow_type(item)) if item else pa.list_(arrow_type(fixed_item), int(size))
+    head, _, rest = text.replace("(", "[").replace(")", "]").partition("[")
     arguments = [part.strip() for part in rest.rstrip("]").split(",")] if rest else []
     makers: dict[str, Any] = {
         "timestamp": lambda unit, tz=None: pa.timestamp(
@@ -208,12 +244,16 @@ def arrow_type(text: str) -> pa.DataType:
         "time64": pa.time64,
         "date32": lambda _="day": pa.date32(),
         "date64": lambda _="ms": pa.date64(),
+        "decimal128": lambda precision, scale: pa.decimal128(int(precision), int(scale)),
+        "decimal256": lambda precision, scale: pa.decimal256(int(precision), int(scale)),
         "halffloat": pa.float16,
         "float": pa.float32,
         "double": pa.float64,
         "bool": pa.bool_,
         "string": pa.string,
         "binary": pa.binary,
+        "fixed_size_binary": lambda size: pa.binary(int(size)),
+        "null": pa.null,
     } | {
         f"{sign}int{bits}": getattr(pa, f"{sign}int{bits}")
         for sign in ("", "u")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from tfstream.format.schema import FIRST_CODE, NULL_CODE, Schema
+from tfstream.format.schema import FIRST_CODE, NULL_CODE, Column, Schema
 
 STATISTICS = pa.schema(
     [
@@ -27,8 +27,8 @@ STATISTICS = pa.schema(
     ]
 )
 """`count` rows, of which `nulls` are null and `valid` neither null nor NaN; `m2` is the sum of
-squared distances from the mean. Times count as their integers, booleans as 0 and 1; text has only
-`count` and `nulls`."""
+squared distances from the mean. Times count as their integers, booleans as 0 and 1, lists as their
+lengths; text and tensors have only `count` and `nulls`."""
 
 VOCABULARY_COUNTS = pa.schema(
     [("group", pa.int64()), ("column", pa.string()), ("code", pa.int32()), ("count", pa.int64())]
@@ -81,10 +81,11 @@ def compute(
     """
     counts = np.diff(starts)
     coded = {column.name for column in schema.columns if column.coded}
+    counted = coded | {column.name for column in schema.columns if column.shape}
     names: list[str] = []
     numbers, tables, vocabularies = [], [], []
     for pack, matrix in zip(schema.packs, packs, strict=True):
-        plain = [j for j, name in enumerate(pack.columns) if name not in coded]
+        plain = [j for j, name in enumerate(pack.columns) if name not in counted]
         names += [pack.columns[j] for j in plain]
         numbers.append(matrix if len(plain) == len(pack.columns) else matrix[:, plain])
         for j, name in enumerate(pack.columns):
@@ -96,12 +97,14 @@ def compute(
                 vocabularies.append(_code_counts(name, codes, groups, counts))
     if names:
         moments = _moments(numbers, _mask(names, missing, int(starts[-1])), starts)
+        moments = _scaled(moments, [schema[name] for name in names])
         nulls = np.stack([_per_group(missing.get(name), starts) for name in names])
         tables.append(_entries(groups, names, counts, nulls, moments))
-    tables += [
-        _entries(groups, [name], counts, _per_group(missing.get(name), starts))
-        for name in schema.texts
-    ]
+    for column in schema.columns:
+        if column.dtype is None or column.shape:
+            lost = missing.get(column.name)
+            nulls = counts if column.is_null else _per_group(lost, starts)
+            tables.append(_entries(groups, [column.name], counts, nulls))
     empty = VOCABULARY_COUNTS.empty_table()
     return pa.concat_tables(tables), pa.concat_tables([empty, *vocabularies])
 
@@ -192,6 +195,15 @@ def _moments(
             low[segments] = np.minimum(low[segments], a)
             high[segments] = np.maximum(high[segments], b)
     return [valid.astype(np.int64), low, high, mean, m2]
+
+
+def _scaled(moments: list[np.ndarray], columns: Sequence[Column]) -> list[np.ndarray]:
+    """The moments of the values of decimals, not of the whole numbers that are stored."""
+    divisors = np.array([1.0 if column.is_list else column.divisor for column in columns])
+    if (divisors == 1).all():
+        return moments
+    valid, low, high, mean, m2 = moments
+    return [valid, low / divisors, high / divisors, mean / divisors, m2 / divisors**2]
 
 
 def _strips(starts: np.ndarray, rows: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -10,6 +10,7 @@ from tfstream.format import expressions
 from tfstream.format.reader import read_block
 from tfstream.format.schema import FIRST_CODE
 from tfstream.format.subset import Subset
+from tfstream.format.values import stored_numbers
 
 
 def label_bits(subset: Subset, blocks: np.ndarray, label: str) -> np.ndarray:
@@ -45,6 +46,9 @@ def _block_bits(subset: Subset, block: int, tree: expressions.Node) -> np.ndarra
     if column.coded:
         codes = pc.index_in(values, catalog.vocabularies[tree.name])
         return (_numpy(codes).astype(np.int64) + FIRST_CODE).astype(np.uint64)
+    if pa.types.is_decimal(values.type):
+        numbers = stored_numbers(values.combine_chunks(), np.dtype("<i8"))
+        return _float_bits(numbers.astype(np.float64) / column.divisor)
     if pa.types.is_temporal(values.type):
         values = values.cast(pa.int64() if values.type.bit_width == 64 else pa.int32())  # noqa: PLR2004 - bits
     bare = _numpy(values)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import tensorflow as tf
 
 from tfstream.format import block
@@ -13,7 +14,7 @@ from tfstream.format.schema import MASK, Schema
 
 Tensor = Any
 
-_DECODED = {"uint32": tf.int32, "uint64": tf.int64}
+DECODED = {"float16": tf.int16, "uint32": tf.int32, "uint64": tf.int64}
 """Types that decode_raw lacks, by those of the same width that it has."""
 
 
@@ -36,12 +37,17 @@ class WindowColumns:
         return self._fixed(name, dtype)
 
     def stored(self, name: str) -> Tensor:
-        """A column as it is stored, (steps, rows): numbers, codes, text; 0 or nothing if null."""
+        """A column as it is stored, (steps, rows): numbers, codes, text; 0 or nothing if null.
+
+        Of a decimal that is stored as an int64 its value, float64; of lists the lengths.
+        """
         column = self.schema[name]
         if column.dtype is None:
             return self._text(self.schema.texts[name])
         pack = next(pack for pack in self.schema.packs if name in pack.columns)
-        return self.pack(pack.name)[..., pack.columns.index(name)]
+        values = self.pack(pack.name)[..., pack.columns.index(name)]
+        is_decimal = pa.types.is_decimal(column.arrow)
+        return tf.cast(values, tf.float64) / column.divisor if is_decimal else values
 
     def missing(self, name: str) -> Tensor:
         """Where a nullable column has no value, (steps, rows) bool."""
@@ -58,20 +64,28 @@ class WindowColumns:
             cut = tf.strings.substr(
                 self.records, tf.cast(start, tf.int32), tf.cast(width * self.rows, tf.int32)
             )
-            decoded = _DECODED.get(dtype.name, tf.as_dtype(dtype.newbyteorder("=")))
+            decoded = DECODED.get(dtype.name, tf.as_dtype(dtype.newbyteorder("=")))
             longest = tf.cast(tf.reduce_max(self.rows) * width, tf.int32)
             values = tf.io.decode_raw(cut, decoded, fixed_length=longest)
             picked = tf.gather(tf.reshape(values, [-1, width // dtype.itemsize]), self.places)
-            if dtype.name in _DECODED:
+            if dtype.name in DECODED:
                 picked = tf.bitcast(picked, tf.as_dtype(dtype.newbyteorder("=")))
             self._packs[name] = picked
         return self._packs[name]
 
     def _text(self, name: str) -> Tensor:
         if name not in self._packs:
-            parsed = tf.io.parse_example(self.records, {name: tf.io.RaggedFeature(tf.string)})
-            longest = tf.reduce_max(self.rows)
-            starts = tf.gather(tf.cumsum(self.rows, exclusive=True), self.places // longest)
-            places = starts + self.places % longest
-            self._packs[name] = tf.gather(parsed[name].flat_values, places)
+            self._packs[name] = tf.gather(self.texts(name), self.dense_places)
         return self._packs[name]
+
+    @property
+    def dense_places(self) -> Tensor:
+        """(steps, rows) int64: where each row is when no block is padded."""
+        longest = tf.reduce_max(self.rows)
+        starts = tf.gather(tf.cumsum(self.rows, exclusive=True), self.places // longest)
+        return starts + self.places % longest
+
+    def texts(self, name: str) -> Tensor:
+        """All values of a text feature of all blocks, one after the other."""
+        parsed = tf.io.parse_example(self.records, {name: tf.io.RaggedFeature(tf.string)})
+        return parsed[name].flat_values

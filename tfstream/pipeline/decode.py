@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from tfstream.format import expressions
 from tfstream.format.manifest import Catalog
 from tfstream.format.schema import NULL_CODE, Column, Schema
-from tfstream.pipeline import conditions
+from tfstream.pipeline import conditions, lists
 from tfstream.pipeline.columns import WindowColumns
 from tfstream.pipeline.features import Feature
 
@@ -19,8 +20,11 @@ Tensor = Any
 
 def by_column(columns: WindowColumns, features: Sequence[Feature]) -> dict[str, Tensor]:
     """Each feature (steps, rows) by its name, and the masks that were asked for."""
-    found = {}
+    found: dict[str, Tensor] = {}
     for feature in features:
+        if feature.column.is_list:
+            found |= lists.by_name(columns, feature)
+            continue
         values = _values(columns, feature.column)
         if feature.as_float:
             values = tf.cast(values, tf.float32)
@@ -39,20 +43,14 @@ def packed(columns: WindowColumns, features: Sequence[Feature]) -> Tensor:
     for pack, start, stop in _runs(columns.schema, [feature.name for feature in features]):
         whole = columns.pack(pack)
         part = whole if stop - start == whole.shape[-1] else whole[..., start:stop]
-        parts.append(tf.cast(part, tf.float32))
+        parts.append(tf.cast(_divided(part, columns.schema, pack, start), tf.float32))
     values = parts[0] if len(parts) == 1 else tf.concat(parts, axis=-1)
-    filled = [feature.has_nulls and feature.fill is not None for feature in features]
-    if not any(filled):
+    if not any(feature.has_nulls and feature.fill is not None for feature in features):
         return values
-    missing = tf.stack(
-        [
-            _missing(columns, feature.column) if fill else tf.zeros_like(columns.places, tf.bool)
-            for feature, fill in zip(features, filled, strict=True)
-        ],
-        axis=-1,
-    )
-    fills = tf.constant([0.0 if f.fill is None else f.fill for f in features], tf.float32)
-    return tf.where(missing, fills, values)
+    missing = tf.concat([_filled(columns, feature) for feature in features], axis=-1)
+    slots = [feature.column.slots for feature in features]
+    fills = np.repeat([0.0 if f.fill is None else f.fill for f in features], slots)
+    return tf.where(missing, tf.constant(fills, tf.float32), values)
 
 
 def label(
@@ -75,16 +73,39 @@ def weight(columns: WindowColumns, name: str) -> Tensor:
 
 
 def _values(columns: WindowColumns, column: Column) -> Tensor:
+    if column.shape:
+        return lists.tensors(columns, column)
     stored = columns.stored(column.name)
     return tf.cast(stored, tf.bool) if column.type == "bool" else stored
 
 
 def _missing(columns: WindowColumns, column: Column) -> Tensor:
+    """Where a value is missing, (steps, rows), of tensors an item, (steps, rows, *shape)."""
+    if column.shape:
+        return lists.missing_items(columns, column)
     if column.coded:
         return columns.stored(column.name) == NULL_CODE
     if column.nullable:
         return columns.missing(column.name)
     return tf.zeros_like(columns.places, tf.bool)
+
+
+def _filled(columns: WindowColumns, feature: Feature) -> Tensor:
+    """Where a packed feature is filled, (steps, rows, slots) bool."""
+    steps, rows = tf.unstack(tf.shape(columns.places))
+    shape = [steps, rows, feature.column.slots]
+    if feature.has_nulls and feature.fill is not None:
+        return tf.reshape(_missing(columns, feature.column), shape)
+    return tf.zeros(shape, tf.bool)
+
+
+def _divided(part: Tensor, schema: Schema, pack: str, start: int) -> Tensor:
+    """Neighbours in a pack, decimals among them as their values."""
+    names = next(found.columns for found in schema.packs if found.name == pack)
+    divisors = [schema[name].divisor for name in names[start : start + part.shape[-1]]]
+    if all(divisor == 1 for divisor in divisors):
+        return part
+    return tf.cast(part, tf.float64) / tf.constant(divisors, tf.float64)
 
 
 def _runs(schema: Schema, names: Sequence[str]) -> list[tuple[str, int, int]]:
@@ -98,5 +119,5 @@ def _runs(schema: Schema, names: Sequence[str]) -> list[tuple[str, int, int]]:
         if runs and runs[-1][0] == pack and runs[-1][2] == place:
             runs[-1] = (pack, runs[-1][1], place + 1)
         else:
-            runs.append((pack, place, place + 1))
+            runs.append((pack, place, place + schema[name].slots))
     return runs

@@ -11,11 +11,12 @@ import pyarrow as pa
 from tfstream.errors import UsageError
 from tfstream.format import statistics
 from tfstream.format.manifest import Catalog
-from tfstream.format.schema import Column, Schema
+from tfstream.format.schema import Column, Schema, storage_dtype
 
 NullPolicy = Literal["nan", "mask"] | int | float
 
 MISSING_SUFFIX = "_missing"
+ITEM_MISSING_SUFFIX = "_item_missing"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +43,22 @@ class Feature:
         """Name of the feature that tells where values are missing."""
         return self.name + MISSING_SUFFIX
 
+    @property
+    def item_missing_name(self) -> str | None:
+        """Name of the feature that tells which items of lists are null; None if there is none.
+
+        Floating point items are NaN instead.
+        """
+        column = self.column
+        marked = column.is_list and column.null_items and not _is_float(column)
+        return self.name + ITEM_MISSING_SUFFIX if marked else None
+
+    @property
+    def mask_names(self) -> tuple[str, ...]:
+        """Names of the features beside this one."""
+        names = (self.missing_name if self.mask else None, self.item_missing_name)
+        return tuple(name for name in names if name)
+
 
 def nulls_of(catalog: Catalog) -> dict[str, bool]:
     """For each column, whether it has a null anywhere in the data set.
@@ -59,7 +76,7 @@ def nulls_of(catalog: Catalog) -> dict[str, bool]:
 def choose(
     schema: Schema, asked: Sequence[str] | None, others: Sequence[str | None]
 ) -> tuple[str, ...]:
-    """The names of the features: those asked for, or all columns but the others.
+    """The names of the features: those asked for, or all columns but the others and those of nulls.
 
     Raises:
         UsageError: if one is not there, or comes twice, or none is left.
@@ -67,7 +84,7 @@ def choose(
     if isinstance(asked, str):
         raise UsageError(f"features must be a list of columns, got the string {asked!r}")
     if asked is None:
-        names = tuple(name for name in schema.names if name not in others)
+        names = tuple(c.name for c in schema.columns if c.name not in others and not c.is_null)
     else:
         names = tuple(schema[name].name for name in asked)
     for i, name in enumerate(names):
@@ -101,23 +118,23 @@ def plan(
         for name in names
     )
     for feature in features:
-        if feature.mask and feature.missing_name in names:
-            raise UsageError(
-                f"the mask of {feature.name!r} would be {feature.missing_name!r}, which is a "
-                'feature already; set nulls for it to "nan" or a number, or leave one out'
-            )
+        for mask in feature.mask_names:
+            if mask in names:
+                raise UsageError(
+                    f"the mask of {feature.name!r} would be {mask!r}, which is a "
+                    'feature already; set nulls for it to "nan" or a number, or leave one out'
+                )
     return features
 
 
 def _feature(
     column: Column, policy: NullPolicy | None, *, has_nulls: bool, packed: bool
 ) -> Feature:
-    is_float = not column.is_text and pa.types.is_floating(column.arrow)
-    uncoded = column.is_text and not column.coded
-    if packed and uncoded:
-        raise UsageError(
-            f"{column.name!r} is text, which cannot be packed; leave it out or set packed=False"
-        )
+    is_float, uncoded = _is_float(column), column.is_text and not column.coded
+    _check_kind(column, packed=packed)
+    if column.is_list:
+        return _list(column, policy, has_nulls=has_nulls)
+    has_nulls = has_nulls or column.null_items
     if policy is None:
         if column.is_text:
             return Feature(column=column, has_nulls=has_nulls)
@@ -144,6 +161,23 @@ def _feature(
     return Feature(column=column, has_nulls=has_nulls, fill=fill)
 
 
+def _check_kind(column: Column, *, packed: bool) -> None:
+    if column.is_null:
+        raise UsageError(f"{column.name!r} has no value in any row; leave it out")
+    uncoded = column.is_text and not column.coded
+    if packed and (uncoded or column.is_list):
+        kind = "text" if uncoded else "a list of any length"
+        raise UsageError(
+            f"{column.name!r} is {kind}, which cannot be packed; leave it out or set packed=False"
+        )
+
+
+def _list(column: Column, policy: NullPolicy | None, *, has_nulls: bool) -> Feature:
+    if policy not in (None, "mask"):
+        raise UsageError(f'nulls for the list {column.name!r} can only be "mask", got {policy!r}')
+    return Feature(column=column, has_nulls=has_nulls, mask=has_nulls or policy == "mask")
+
+
 def _number(column: Column, policy: NullPolicy, *, is_float: bool, packed: bool) -> int | float:
     if not isinstance(policy, (int, float)):
         raise UsageError(
@@ -151,7 +185,7 @@ def _number(column: Column, policy: NullPolicy, *, is_float: bool, packed: bool)
         )
     if is_float or packed:
         return float(policy)
-    storage = pa.int32() if column.coded else column.arrow
+    storage = pa.int32() if column.coded else column.item
     if pa.types.is_boolean(storage):
         if policy not in (0, 1):
             raise UsageError(f"nulls for the bool {column.name!r} must be 0 or 1, got {policy!r}")
@@ -169,3 +203,9 @@ def _number(column: Column, policy: NullPolicy, *, is_float: bool, packed: bool)
             f"got {policy!r}"
         )
     return whole
+
+
+def _is_float(column: Column) -> bool:
+    """Whether the model gets floating point numbers: decimals of few digits too."""
+    is_number = storage_dtype(column.item) is not None
+    return is_number and (pa.types.is_floating(column.item) or pa.types.is_decimal(column.item))

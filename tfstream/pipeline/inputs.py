@@ -8,6 +8,7 @@ from typing import Any
 
 import keras
 import numpy as np
+import pyarrow as pa
 
 from tfstream.errors import UsageError
 from tfstream.format import statistics
@@ -27,31 +28,40 @@ def keras_inputs(
     """Inputs as a dict by name, or one if packed, and all features encoded, (batch, k) float32.
 
     Raises:
-        UsageError: if a feature is uncoded text.
+        UsageError: if a feature is uncoded text or lists.
     """
     for feature in features:
+        if feature.column.is_list:
+            raise UsageError(
+                f"{feature.name!r} is a list of any length; leave it out of the features or build "
+                "its layers by hand"
+            )
         if feature.column.dtype is None:
             raise UsageError(
                 f"{feature.name!r} is text with too many values for codes; leave it out of the "
                 "features or build its layers by hand"
             )
     if packed:
-        whole = keras.Input((len(features),), dtype="float32", name="features")
+        stops = np.cumsum([feature.column.slots for feature in features]).tolist()
+        whole = keras.Input((stops[-1],), dtype="float32", name="features")
         inputs: dict[str, KerasTensor] = {}
-        columns = {f.name: whole[:, i : i + 1] for i, f in enumerate(features)}
+        columns = {
+            f.name: whole[:, stop - f.column.slots : stop]
+            for f, stop in zip(features, stops, strict=True)
+        }
     else:
         inputs = columns = _inputs(features)
     parts = []
-    numbers = [f for f in features if not f.column.coded and f.column.type != "bool"]
+    numbers = [f for f in features if not (f.column.coded or f.column.shape or _is_bool(f))]
     if numbers:
         parts += _normalised(subset, numbers, columns, inputs)
     for feature in features:
         if feature.column.coded:
             parts.append(_embedded(subset, feature, columns[feature.name]))
-        elif feature.column.type == "bool":
-            parts += _as_float(feature, columns[feature.name])
+        elif feature not in numbers:
+            parts += [_flat(feature, part) for part in _as_float(feature, columns[feature.name])]
         if feature not in numbers and feature.mask:
-            parts.append(_float(inputs[feature.missing_name]))
+            parts.append(_flat(feature, _float(inputs[feature.missing_name])))
     encoded = parts[0] if len(parts) == 1 else keras.layers.Concatenate()(parts)
     return (whole if packed else inputs), encoded
 
@@ -64,19 +74,26 @@ def embedding_size(values: int) -> int:
 def _inputs(features: Sequence[Feature]) -> dict[str, KerasTensor]:
     inputs = {}
     for feature in features:
-        inputs[feature.name] = keras.Input((1,), dtype=_dtype(feature), name=feature.name)
+        shape = feature.column.shape or (1,)
+        inputs[feature.name] = keras.Input(shape, dtype=_dtype(feature), name=feature.name)
         if feature.mask:
             name = feature.missing_name
-            inputs[name] = keras.Input((1,), dtype="bool", name=name)
+            inputs[name] = keras.Input(shape, dtype="bool", name=name)
     return inputs
 
 
 def _dtype(feature: Feature) -> str:
-    if feature.column.type == "bool":
-        return "float32" if feature.as_float else "bool"
     if feature.as_float:
         return "float32"
+    if _is_bool(feature):
+        return "bool"
+    if pa.types.is_decimal(feature.column.item):
+        return "float64"
     return np.dtype(feature.column.dtype).name
+
+
+def _is_bool(feature: Feature) -> bool:
+    return bool(pa.types.is_boolean(feature.column.item))
 
 
 def _normalised(
@@ -140,6 +157,11 @@ def _as_float(feature: Feature, value: KerasTensor) -> list[KerasTensor]:
         return [value]
     blank = keras.ops.isnan(value)
     return [keras.ops.where(blank, keras.ops.zeros_like(value), value), _float(blank)]
+
+
+def _flat(feature: Feature, value: KerasTensor) -> KerasTensor:
+    """Tensors as (batch, k)."""
+    return keras.layers.Flatten()(value) if len(feature.column.shape) > 1 else value
 
 
 def _float(value: KerasTensor) -> KerasTensor:

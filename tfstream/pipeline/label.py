@@ -23,9 +23,15 @@ def parse_label(catalog: Catalog, text: str) -> expressions.Node:
     tree = expressions.parse(text)
     schema = catalog.schema
     columns = [schema[name] for name in expressions.columns(tree)]
+    for column in columns:
+        if column.is_null:
+            raise UsageError(f"the label's column {column.name!r} has no value in any row")
     if isinstance(tree, expressions.Column):
-        if columns[0].is_text and not columns[0].coded:
+        column = columns[0]
+        if column.is_text and not column.coded:
             raise UsageError(f"the label {tree.name!r} is text; compare it with a value")
+        if column.is_list or column.shape:
+            raise UsageError(f"the label {tree.name!r} is a {column.type}; give one value a row")
         return tree
     empty = pa.schema([(column.name, column.arrow) for column in columns]).empty_table()
     _check(tree, catalog)
@@ -42,8 +48,9 @@ def parse_weight(catalog: Catalog, name: str) -> str:
         UsageError: if there is none of this name, or it is no number.
     """
     column = catalog.schema[name]
-    numeric = pa.types.is_integer(column.arrow) or pa.types.is_floating(column.arrow)
-    if not numeric and not pa.types.is_boolean(column.arrow):
+    numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal)
+    numeric = any(is_number(column.arrow) for is_number in numbers)
+    if column.is_text or not (numeric or pa.types.is_boolean(column.arrow)):
         raise UsageError(f"the weight {name!r} is {column.type}; give a column of numbers")
     return column.name
 
@@ -124,6 +131,11 @@ def _check_comparison(node: expressions.Compare, catalog: Catalog) -> None:
     column = catalog.schema[node.left.name]
     if isinstance(node.right, expressions.Constant):
         expressions.literal(node.right.value, column.arrow)
+        if column.is_text and pa.types.is_decimal(column.arrow):
+            raise UsageError(
+                f"a label cannot compare {column.name!r}, a {column.type} that is stored as text; "
+                "make it a column of the source"
+            )
         if column.is_text and node.operator not in _EQUALITY:
             raise UsageError(f"a label compares the text {column.name!r} with = or <> only")
         return
