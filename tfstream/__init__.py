@@ -7,7 +7,7 @@ The floors, from the ground up:
 - `conversion`: sources → shards, by Dask. No TensorFlow.
 - `pipeline`: shards → tf.data.Dataset. No Dask.
 - `lineage`: callback, run log, trace.
-- `cli`, `demo`: the roof.
+- `cli`, `demo`, `display`: the roof.
 
 Importing the package loads neither TensorFlow nor Dask; each public name loads what it needs when
 first used.
@@ -22,8 +22,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tfstream.conversion.convert import Progress
     from tfstream.conversion.options import ConvertOptions
+    from tfstream.conversion.progress import Progress, ProgressCallback
     from tfstream.lineage.callback import LineageCallback
     from tfstream.lineage.run import Run, open_run
     from tfstream.pipeline.shards import Shards
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConvertOptions",
     "LineageCallback",
+    "Progress",
     "Run",
     "Shards",
     "Stream",
@@ -48,6 +49,7 @@ __all__ = [
 _HOMES = {
     "ConvertOptions": "tfstream.conversion.options",
     "LineageCallback": "tfstream.lineage.callback",
+    "Progress": "tfstream.conversion.progress",
     "Run": "tfstream.lineage.run",
     "Shards": "tfstream.pipeline.shards",
     "Stream": "tfstream.pipeline.stream",
@@ -63,7 +65,7 @@ def convert(  # noqa: PLR0913 - a source, a place, and what Dask runs on
     group_by: Sequence[str],
     options: ConvertOptions | None = None,
     scheduler: Any = None,  # noqa: ANN401 - a name, an address or a distributed.Client
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Shards:
     """Convert tables into grouped TFRecord shards with Dask.
 
@@ -78,7 +80,7 @@ def convert(  # noqa: PLR0913 - a source, a place, and what Dask runs on
             given: `month(ts, 'America/New_York')`, with `AS name` for another name.
         options: sizes of blocks, shards and partitions.
         scheduler: None for threads, "processes", or a `distributed.Client` or its address.
-        progress: called with (stage, done, total) as the work goes on.
+        progress: called with a `Progress` when a stage begins, and as its tasks end.
 
     Returns:
         The open data set.
@@ -101,7 +103,7 @@ def append(
     *,
     options: ConvertOptions | None = None,
     scheduler: Any = None,  # noqa: ANN401 - a name, an address or a distributed.Client
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Shards:
     """Add new source files to a data set: a new generation of shards, with row ids at the end.
 

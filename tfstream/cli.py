@@ -11,7 +11,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,9 +21,8 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tfstream import storage
+from tfstream import display, storage
 from tfstream.errors import TfstreamError, UsageError
 from tfstream.format.check import Finding, check_dataset
 from tfstream.format.manifest import MANIFEST, Catalog, open_catalog
@@ -31,7 +30,7 @@ from tfstream.format.statistics import merge
 from tfstream.lineage import description
 
 if TYPE_CHECKING:
-    from tfstream.conversion.convert import Progress as Report
+    from tfstream.conversion.progress import ProgressCallback
 
 _SHOWN_GROUPS, _SHOWN_SOURCES = 6, 3
 
@@ -65,15 +64,16 @@ SchedulerOption = Annotated[
     str | None,
     typer.Option(help="Address of a Dask scheduler, or threads, processes or synchronous."),
 ]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress, the result alone.")]
 FormatOption = Annotated[Format, typer.Option("--format", help="How to print the table.")]
 
 
 class Screen:
     """Where people read: results on stdout, progress on stderr."""
 
-    def __init__(self) -> None:
-        """Over the process's own stdout and stderr."""
-        self._console = Console(stderr=True)
+    def __init__(self, *, quiet: bool = False) -> None:
+        """Over the process's own stdout and stderr; without progress if quiet."""
+        self._console = Console(stderr=True, quiet=quiet)
 
     @property
     def interactive(self) -> bool:
@@ -84,31 +84,9 @@ class Screen:
         """One line of a result, at once."""
         print(line, flush=True)
 
-    @contextmanager
-    def progress(self) -> Iterator[Report]:
-        """A function to call with (stage, done, total): bars on a terminal, else a line a stage."""
-        if not self.interactive:
-            yield self._line
-            return
-        with Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=self._console,
-        ) as bars:
-            tasks = {}
-
-            def advance(stage: str, done: int, total: int) -> None:
-                if stage not in tasks:
-                    tasks[stage] = bars.add_task(stage, total=total)
-                bars.update(tasks[stage], completed=done, total=total)
-
-            yield advance
-
-    def _line(self, stage: str, done: int, total: int) -> None:
-        if done == total:
-            self._console.print(f"{stage}: {done} of {total}", highlight=False, markup=False)
+    def progress(self) -> AbstractContextManager[ProgressCallback]:
+        """A function that shows how far a conversion is: bars on a terminal, else plain lines."""
+        return display.progress(self._console)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -150,11 +128,13 @@ def convert(
         ),
     ],
     scheduler: SchedulerOption = None,
+    *,
+    quiet: QuietOption = False,
 ) -> None:
     """Convert tables into grouped TFRecord shards."""
     from tfstream.conversion.convert import convert as run
 
-    screen, start = Screen(), time.perf_counter()
+    screen, start = Screen(quiet=quiet), time.perf_counter()
     with screen.progress() as progress:
         run(sources, out, group_by=_keys(group_by), scheduler=scheduler, progress=progress)
     catalog = open_catalog(out)
@@ -169,11 +149,13 @@ def append(
     ],
     out: Folder,
     scheduler: SchedulerOption = None,
+    *,
+    quiet: QuietOption = False,
 ) -> None:
     """Add new source files to a data set; its rows, ids and runs stay as they are."""
     from tfstream.conversion.convert import append as run
 
-    screen, start = Screen(), time.perf_counter()
+    screen, start = Screen(quiet=quiet), time.perf_counter()
     before = open_catalog(out).rows
     with screen.progress() as progress:
         run(sources, out, scheduler=scheduler, progress=progress)

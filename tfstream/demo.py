@@ -21,7 +21,7 @@ from tfstream.errors import DataError, ResumeError, UsageError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tfstream.conversion.convert import Progress
+    from tfstream.conversion.progress import ProgressCallback
 
 FEATURES = (
     "day",
@@ -59,8 +59,8 @@ class Screen(Protocol):
     def say(self, line: str) -> None:
         """Show one line."""
 
-    def progress(self) -> AbstractContextManager[Progress]:
-        """A function to call with (stage, done, total)."""
+    def progress(self) -> AbstractContextManager[ProgressCallback]:
+        """A function that shows how far a conversion is."""
 
 
 @dataclass(slots=True)

@@ -30,6 +30,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfstream.conversion import convert as conversion
+from tfstream.conversion import shards
 from tfstream.conversion.options import ConvertOptions
 from tfstream.errors import ResumeError, UsageError
 
@@ -96,7 +97,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     # Several shards to a task would make it one task.
-    conversion._BATCH_SHARDS = 3
+    shards._BATCH_SHARDS = 3
     with tempfile.TemporaryDirectory(prefix="kill-loop-") as name:
         return loop(Path(name), arguments.seed, arguments.minutes * 60, arguments.rounds)
 

@@ -19,6 +19,7 @@ import pytest
 from tests.faults.kill_loop import contents, write_source
 from tfstream.conversion.convert import convert
 from tfstream.conversion.options import ConvertOptions
+from tfstream.conversion.progress import Progress
 from tfstream.conversion.receipts import decode, encode
 from tfstream.conversion.workspace import Workspace
 from tfstream.errors import DataError, ResumeError, StorageError
@@ -43,8 +44,8 @@ def expected(source: Path, tmp_path: Path) -> dict[str, bytes]:
 def stopped(source: Path, out: Path, stage: str, options: ConvertOptions = OPTIONS) -> None:
     """A conversion that is interrupted as a stage begins."""
 
-    def progress(at: str, done: int, total: int) -> None:
-        if at == stage:
+    def progress(now: Progress) -> None:
+        if now.stage == stage:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -68,8 +69,8 @@ def test_finished_stages_are_not_done_again(
     stopped(source, out, stage)
     first: dict[str, tuple[int, int]] = {}
 
-    def progress(at: str, done: int, total: int) -> None:
-        first.setdefault(at, (done, total))
+    def progress(now: Progress) -> None:
+        first.setdefault(now.stage, (now.tasks_done, now.tasks))
 
     convert(source, out, group_by=["g"], options=OPTIONS, progress=progress)
     assert tuple(first) == STAGES
@@ -200,8 +201,8 @@ def test_a_source_that_changes_meanwhile_is_named(source: Path, tmp_path: Path, 
     """Whenever it does; no data set is made and nothing is left."""
     path = source / "a.parquet"
 
-    def progress(at: str, done: int, total: int) -> None:
-        if at == stage and done == 0:
+    def progress(now: Progress) -> None:
+        if now.stage == stage and now.tasks_done == 0:
             os.utime(path, ns=(0, 0))
 
     with pytest.raises(DataError) as caught:
@@ -217,8 +218,8 @@ def test_a_second_conversion_into_the_folder_is_refused(
     out = tmp_path / "out"
     refused: list[str] = []
 
-    def progress(at: str, done: int, total: int) -> None:
-        if done == 0:
+    def progress(now: Progress) -> None:
+        if now.tasks_done == 0:
             with pytest.raises(ResumeError) as caught:
                 convert(source, out, group_by=["x"])
             refused.append(str(caught.value))

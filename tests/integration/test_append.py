@@ -15,6 +15,7 @@ import pytest
 import tfstream
 from tests.faults.kill_loop import contents
 from tfstream.cli import main
+from tfstream.conversion.progress import Progress
 from tfstream.errors import DataError, ResumeError, TfstreamError, UsageError
 from tfstream.format import provenance
 from tfstream.format.check import check_dataset
@@ -181,8 +182,8 @@ def test_an_append_that_was_stopped_goes_on(first: tfstream.Shards, tmp_path: Pa
     out, path = tmp_path / "out", written(tmp_path, 1)
     before = contents(out)
 
-    def progress(stage: str, done: int, total: int) -> None:
-        if stage == "write shards":
+    def progress(now: Progress) -> None:
+        if now.stage == "write shards":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

@@ -15,6 +15,7 @@ import pytest
 from tests.faults.kill_loop import contents, write_source
 from tfstream.conversion.convert import convert
 from tfstream.conversion.options import ConvertOptions
+from tfstream.conversion.progress import Progress
 from tfstream.conversion.scheduling import Scheduler
 
 distributed = pytest.importorskip("distributed")
@@ -43,16 +44,16 @@ def test_killed_workers_leave_no_trace(
     client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One dies in each stage; the bytes are those of a conversion in threads."""
-    monkeypatch.setattr("tfstream.conversion.convert._BATCH_SHARDS", 3)
+    monkeypatch.setattr("tfstream.conversion.shards._BATCH_SHARDS", 3)
     source = write_source(tmp_path / "source")
     convert(source, tmp_path / "threads", group_by=["g"], options=OPTIONS)
     killed = []
 
-    def progress(stage: str, done: int, total: int) -> None:
-        if stage in {"sort by group", "write shards"} and done == 1:
+    def progress(now: Progress) -> None:
+        if now.stage in {"sort by group", "write shards"} and now.tasks_done == 1:
             pid = min(client.run(os.getpid).values())
             os.kill(pid, signal.SIGKILL)
-            killed.append(stage)
+            killed.append(now.stage)
 
     convert(
         source,

@@ -130,25 +130,6 @@ def test_nothing_unfinished_is_left(source: Path, tmp_path: Path) -> None:
     assert list(temp.iterdir()) == []
 
 
-def test_progress_counts_to_the_end(source: Path, tmp_path: Path) -> None:
-    """Each stage from none to all of its tasks."""
-    seen: dict[str, list[tuple[int, int]]] = {}
-
-    def progress(stage: str, done: int, total: int) -> None:
-        seen.setdefault(stage, []).append((done, total))
-
-    convert(source, tmp_path / "out", group_by=["s"], progress=progress)
-    assert list(seen) == [
-        "hash sources",
-        "sort by group",
-        "code strings",
-        "write shards",
-        "write provenance",
-    ]
-    for steps in seen.values():
-        assert [done for done, _ in steps] == list(range(steps[-1][1] + 1))
-
-
 def test_an_unfinished_conversion_is_begun_anew(source: Path, tmp_path: Path) -> None:
     """What a killed conversion left is no data set and in nobody's way."""
     out = tmp_path / "out"

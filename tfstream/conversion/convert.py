@@ -21,17 +21,12 @@ from tfstream.conversion.csv_source import CsvPartition
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.placement import Placement, place, row_ids
 from tfstream.conversion.plan import ShardPlan, block_limit, plan_shards, shard_path
+from tfstream.conversion.progress import ProgressCallback
 from tfstream.conversion.receipts import Receipts
 from tfstream.conversion.runs import Run, opened, write_runs
-from tfstream.conversion.scheduling import Progress, Scheduler
-from tfstream.conversion.shards import RunSlice, ShardRecord, ShardTask, write_shards
-from tfstream.conversion.sources import (
-    SourceArgument,
-    Sources,
-    Survey,
-    discover,
-    refuse_changed,
-)
+from tfstream.conversion.scheduling import Scheduler
+from tfstream.conversion.shards import RunSlice, ShardRecord, ShardTask, batched, write_shards
+from tfstream.conversion.sources import SourceArgument, Sources, Survey, discover, refuse_changed
 from tfstream.conversion.workspace import Workspace, check_out, ended_append, purpose_of
 from tfstream.errors import DataError
 from tfstream.format import provenance, statistics
@@ -48,15 +43,8 @@ from tfstream.format.manifest import (
 )
 from tfstream.format.schema import Column, Schema
 
-_BATCH_BYTES = 16 << 20
-"""Bytes of shards after which a worker gets no more of them at once."""
-_BATCH_SHARDS = 64
-"""Shards of a batch at most."""
-
 _OwnRun = tuple[Path, int, tuple[np.ndarray, np.ndarray]]
 """A run of a source: its file, its first row, and the row ids of its stretches."""
-
-__all__ = ["Progress", "append", "convert"]
 
 
 def convert(  # noqa: PLR0913 - the public signature
@@ -66,7 +54,7 @@ def convert(  # noqa: PLR0913 - the public signature
     group_by: Sequence[str],
     options: ConvertOptions | None = None,
     scheduler: Any = None,  # noqa: ANN401 - a name, an address or a distributed.Client
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> None:
     """Convert sources into a data set; see `tfstream.convert`."""
     options = options or ConvertOptions()
@@ -85,7 +73,7 @@ def append(
     *,
     options: ConvertOptions | None = None,
     scheduler: Any = None,  # noqa: ANN401 - a name, an address or a distributed.Client
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> None:
     """Add sources to a data set; see `tfstream.append`."""
     folder = storage.local_path(out).absolute()
@@ -126,11 +114,23 @@ def _write(  # noqa: PLR0913, PLR0917 - what was asked, and what is known
             return
         work.check_space(survey.size_bytes)
         stages = Receipts(work.receipts, tasks)
-        hashes = stages.run("hash sources", storage.sha256, [(s.path,) for s in sources.files])
+        hashes = stages.run(
+            "hash sources",
+            storage.sha256,
+            [(s.path,) for s in sources.files],
+            rows=survey.rows,
+            size_bytes=sum(s.size_bytes for s in sources.files),
+        )
         calls = [
             (p, i, work.runs, grouping, survey.schema) for i, p in enumerate(survey.partitions)
         ]
-        found = stages.run("sort by group", write_runs, calls)
+        found = stages.run(
+            "sort by group",
+            write_runs,
+            calls,
+            rows=survey.partition_rows,
+            size_bytes=survey.size_bytes,
+        )
         runs = [run for several in found for run in several]
         plan = _Assembly.of(sources, survey, group_by, options, hashes, runs, before)
         plan.write(work, stages)
@@ -139,7 +139,8 @@ def _write(  # noqa: PLR0913, PLR0917 - what was asked, and what is known
 def _survey(sources: Sources, options: ConvertOptions, tasks: Scheduler) -> Survey:
     if sources.kind == "parquet":
         return parquet_source.survey(sources, options.partition_bytes)
-    infer = partial(tasks.run, "infer types", CsvPartition.infer)
+    size_bytes = sum(source.size_bytes for source in sources.files)
+    infer = partial(tasks.run, "infer types", CsvPartition.infer, size_bytes=size_bytes)
     return csv_source.survey(
         sources, options.partition_bytes, lambda cut: infer([(p,) for p in cut])
     )
@@ -232,13 +233,19 @@ class _Assembly:
         """Write shards, provenance, and the manifest last."""
         if self.vocabularies:
             calls = [(run.path, self.survey.schema, self.vocabularies) for run in self.runs]
-            stages.run("code strings", vocabularies.write_codes, calls)
+            rows = [run.rows for run in self.runs]
+            stages.run("code strings", vocabularies.write_codes, calls, rows=rows)
         paths = [shard_path(plan, self._key(plan.first_group)) for plan in self.plans]
         shard_tasks = [
             self._task(plan, path, work) for plan, path in zip(self.plans, paths, strict=True)
         ]
+        batches = list(batched(shard_tasks))
         written = stages.run(
-            "write shards", write_shards, [(batch,) for batch in self._batches(shard_tasks)]
+            "write shards",
+            write_shards,
+            [(batch,) for batch in batches],
+            rows=[sum(task.rows for task in batch) for batch in batches],
+            size_bytes=self.survey.size_bytes,
         )
         records = [record for batch in written for record in batch]
         own = self._runs_by_source()
@@ -246,6 +253,7 @@ class _Assembly:
             "write provenance",
             _write_by_source,
             [(work.draft, i, runs) for i, runs in enumerate(own)],
+            rows=self.survey.rows,
         )
         refuse_changed(self.sources)
         work.move_in()
@@ -297,19 +305,6 @@ class _Assembly:
             groups=groups,
             starts=np.concatenate([[0], np.cumsum(counts)]),
         )
-
-    def _batches(self, tasks: Sequence[ShardTask]) -> Iterator[list[ShardTask]]:
-        """Consecutive shards for one worker, which opens the run files once for all of them."""
-        batch: list[ShardTask] = []
-        rows = 0
-        for task in tasks:
-            batch.append(task)
-            rows += int(task.starts[-1])
-            if rows * self.manifest.schema.row_bytes >= _BATCH_BYTES or len(batch) == _BATCH_SHARDS:
-                yield batch
-                batch, rows = [], 0
-        if batch:
-            yield batch
 
     def _runs_by_source(self) -> list[list[_OwnRun]]:
         """The runs of each source."""

@@ -36,13 +36,20 @@ class Receipts:
         self._scheduler = scheduler
 
     def run(
-        self, stage: str, function: Callable[..., T], calls: Sequence[Sequence[Any]]
+        self,
+        stage: str,
+        function: Callable[..., T],
+        calls: Sequence[Sequence[Any]],
+        *,
+        rows: Sequence[int],
+        size_bytes: int | None = None,
     ) -> list[T]:
         """The results of a function for each list of arguments, in order.
 
         The n-th call of a stage must be the same whenever the conversion is begun again. A result
         is made of None, numbers, strings, lists, one-dimensional arrays, tables, paths, `Run` and
-        `ShardRecord`; a path in it is a file that the task wrote.
+        `ShardRecord`; a path in it is a file that the task wrote. Rows, those of each call, and
+        bytes, those of all, are for the progress.
         """
         folder = self._folder / stage.replace(" ", "-")
         there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
@@ -55,7 +62,14 @@ class Receipts:
                 todo.append((i, (path, function, arguments)))
             else:
                 (results[i],) = kept
-        fresh = self._scheduler.run(stage, _keep, [call for _, call in todo], done=len(results))
+        fresh = self._scheduler.run(
+            stage,
+            _keep,
+            [call for _, call in todo],
+            done=len(results),
+            rows=[rows[i] for i in (*results, *(i for i, _ in todo))],
+            size_bytes=size_bytes,
+        )
         results.update(zip((i for i, _ in todo), fresh, strict=True))
         return [results[i] for i in range(len(calls))]
 

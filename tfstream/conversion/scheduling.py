@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -18,10 +19,8 @@ import dask.threaded
 from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 
+from tfstream.conversion.progress import Progress, ProgressCallback
 from tfstream.errors import UsageError
-
-Progress = Callable[[str, int, int], None]
-"""Called with the stage, how many of its tasks are done, and how many there are."""
 
 # The functions and not their names, by which Dask would first import distributed: half a second.
 _LOCAL = {
@@ -38,13 +37,13 @@ T = TypeVar("T")
 class Scheduler:
     """Where tasks run: threads by default, processes, or a cluster."""
 
-    def __init__(self, scheduler: Any = None, progress: Progress | None = None) -> None:  # noqa: ANN401
+    def __init__(self, scheduler: Any = None, progress: ProgressCallback | None = None) -> None:  # noqa: ANN401
         """Choose it.
 
         Args:
             scheduler: None, "threads", "processes", "synchronous", or a `distributed.Client` or its
                 address.
-            progress: called as tasks end.
+            progress: called when a stage begins, and as its tasks end.
 
         Raises:
             UsageError: if it is none of these, or a cluster cannot be reached.
@@ -69,13 +68,15 @@ class Scheduler:
         if self._client is not None and self._own:
             self._client.close()
 
-    def run(
+    def run(  # noqa: PLR0913 - the last three are for the progress alone
         self,
         stage: str,
         function: Callable[..., T],
         calls: Iterable[Sequence[Any]],
         *,
         done: int = 0,
+        rows: Sequence[int] | None = None,
+        size_bytes: int | None = None,
     ) -> list[T]:
         """The results of a function for each list of arguments, in order.
 
@@ -86,9 +87,11 @@ class Scheduler:
             function: what each of them calls.
             calls: its arguments.
             done: tasks of the stage that had ended before; they count for the progress alone.
+            rows: how many rows each task is about, first those that had ended; for the progress.
+            size_bytes: how many bytes all of them are about, for the progress.
         """
         listed = list(calls)
-        report = _Report(stage, done, done + len(listed), self._progress)
+        report = _Report(stage, done, done + len(listed), rows, size_bytes, self._progress)
         report.start()
         if not listed:
             return []
@@ -100,7 +103,13 @@ class Scheduler:
             dask.delayed(partial(function, *arguments), traverse=False)(dask_key_name=name)
             for name, arguments in zip(names, listed, strict=True)
         ]
-        advance = Callback(posttask=lambda key, *_: report.advance() if key in names else None)
+        places = {name: place for place, name in enumerate(names)}
+
+        def posttask(key: str, *_: object) -> None:
+            if key in places:
+                report.advance(places[key])
+
+        advance = Callback(posttask=posttask)
         # A pool of its own: leaving it waits for the tasks that still run when one has failed.
         with advance, ThreadPoolExecutor(CPU_COUNT) as pool:
             threads = {"pool": pool} if self._local is dask.threaded.get else {}
@@ -110,21 +119,44 @@ class Scheduler:
 
 
 class _Report:
-    """Counts the tasks of a stage that are done."""
+    """Counts the tasks of a stage that are done, and their rows."""
 
-    def __init__(self, stage: str, done: int, total: int, progress: Progress | None) -> None:
-        self.stage, self._done, self._total, self._progress = stage, done, total, progress
+    def __init__(  # noqa: PLR0913, PLR0917 - what was given to `Scheduler.run`
+        self,
+        stage: str,
+        done: int,
+        tasks: int,
+        rows: Sequence[int] | None,
+        size_bytes: int | None,
+        progress: ProgressCallback | None,
+    ) -> None:
+        self.stage, self._progress = stage, progress
+        self._rows = [0] * tasks if rows is None else rows
+        self._done = done
+        self._now = Progress(
+            stage=stage,
+            tasks_done=done,
+            tasks=tasks,
+            rows_done=sum(self._rows[:done]),
+            rows=None if rows is None else sum(rows),
+            size_bytes=size_bytes,
+        )
         self._lock = threading.Lock()
 
     def start(self) -> None:
         if self._progress is not None:
-            self._progress(self.stage, self._done, self._total)
+            self._progress(self._now)
 
-    def advance(self) -> None:
+    def advance(self, place: int) -> None:
+        """The call at this place has ended."""
         with self._lock:
-            self._done += 1
+            self._now = replace(
+                self._now,
+                tasks_done=self._now.tasks_done + 1,
+                rows_done=self._now.rows_done + self._rows[self._done + place],
+            )
             if self._progress is not None:
-                self._progress(self.stage, self._done, self._total)
+                self._progress(self._now)
 
 
 def _run_on_cluster(
@@ -138,6 +170,7 @@ def _run_on_cluster(
     results: dict[str, T] = {}
     names = _names(report.stage, len(calls))
     waiting = iter(zip(names, calls, strict=True))
+    places = {name: place for place, name in enumerate(names)}
     running: dict[str, Any] = {}
 
     def submit(count: int) -> list[Any]:
@@ -156,7 +189,7 @@ def _run_on_cluster(
         for future in ended:
             results[future.key] = future.result()
             del running[future.key]
-            report.advance()
+            report.advance(places[future.key])
             ended.update(submit(free()))
     except BaseException:
         # What a worker has begun cannot be called back, and would write after the end.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,11 @@ from tfstream.conversion.vocabularies import codes_of, codes_path
 from tfstream.format import block, framing, provenance, statistics
 from tfstream.format.schema import MASK, Pack, Schema, storage_dtype
 from tfstream.format.values import stored_bytes, stored_numbers
+
+_BATCH_BYTES = 16 << 20
+"""Bytes of shards after which a worker gets no more of them at once."""
+_BATCH_SHARDS = 64
+"""Shards of a batch at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +59,11 @@ class ShardTask:
     starts: np.ndarray
     """(groups + 1,) int64: where each begins in the shard, and the number of rows."""
 
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return int(self.starts[-1])
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardRecord:
@@ -84,6 +94,20 @@ class _Rows:
     """For each column of tensors with nulls inside: (rows, slots) uint8, 1 for an item."""
     source: np.ndarray
     source_row: np.ndarray
+
+
+def batched(tasks: Sequence[ShardTask]) -> Iterator[list[ShardTask]]:
+    """Consecutive shards for one worker, which opens the run files once for all of them."""
+    batch: list[ShardTask] = []
+    rows = 0
+    for task in tasks:
+        batch.append(task)
+        rows += task.rows
+        if rows * task.schema.row_bytes >= _BATCH_BYTES or len(batch) == _BATCH_SHARDS:
+            yield batch
+            batch, rows = [], 0
+    if batch:
+        yield batch
 
 
 def write_shards(tasks: Sequence[ShardTask]) -> list[ShardRecord]:

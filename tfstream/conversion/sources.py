@@ -80,6 +80,17 @@ class Survey:
     size_bytes: int
     """Bytes of all rows, uncompressed; an estimate."""
 
+    @property
+    def partition_rows(self) -> list[int]:
+        """Rows of each partition: up to the next one of its source, or to the source's end."""
+        rows = []
+        for one, after in zip(self.partitions, [*self.partitions[1:], None], strict=True):
+            if after is None or after.source.ordinal != one.source.ordinal:
+                rows.append(self.rows[one.source.ordinal] - one.first_row)
+            else:
+                rows.append(after.first_row - one.first_row)
+        return rows
+
 
 def discover(source: SourceArgument) -> Sources:
     """The files that a file, a glob, a folder or a list of them means; each once.
