@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from decimal import Decimal
 from pathlib import Path
 
 import keras
@@ -234,6 +235,32 @@ def test_what_does_not_fit_is_refused(first: tfstream.Shards, tmp_path: Path) ->
     assert isinstance(error, UsageError)
     assert str(error) == (
         f"{tmp_path / 'part-0.parquet'} is a source of {out} already; name new files alone"
+    )
+
+
+def test_nested_columns_are_appended(tmp_path: Path) -> None:
+    """Lists, tensors, decimals and nulls come back; a null in a list needs room for it."""
+    types = {
+        "g": pa.int64(),
+        "l": pa.list_(pa.int32()),
+        "t": pa.list_(pa.float32(), 2),
+        "d": pa.decimal128(9, 2),
+        "n": pa.null(),
+    }
+
+    def table(items: list[int | None]) -> pa.Table:
+        values = {"g": 1, "l": items, "t": [0.5, 1.5], "d": Decimal("1.25"), "n": None}
+        return pa.Table.from_pylist([values, values | {"l": []}], pa.schema(list(types.items())))
+
+    paths = [tmp_path / f"{name}.parquet" for name in "abc"]
+    for path, items in zip(paths, ([1], [2, 3], [None]), strict=True):
+        pq.write_table(table(items), path)
+    tfstream.convert(paths[0], tmp_path / "out", group_by=["g"])
+    grown = tfstream.append(paths[1], tmp_path / "out")
+    assert grown.take([2, 3]).to_pylist() == table([2, 3]).to_pylist()
+    assert str(refused(paths[2], tmp_path / "out")) == (
+        f"{paths[2]} has nulls in the lists of column 'l', which has none in {tmp_path / 'out'}; "
+        "fill them, or convert all sources again"
     )
 
 

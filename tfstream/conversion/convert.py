@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from tfstream import storage
-from tfstream.conversion import csv_source, generations, keys, parquet_source, vocabularies
+from tfstream.conversion import csv_source, generations, index, keys, parquet_source, vocabularies
 from tfstream.conversion.csv_source import CsvPartition
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.placement import Placement, place, row_ids
@@ -25,16 +25,13 @@ from tfstream.conversion.progress import ProgressCallback
 from tfstream.conversion.receipts import Receipts
 from tfstream.conversion.runs import Run, opened, write_runs
 from tfstream.conversion.scheduling import Scheduler
-from tfstream.conversion.shards import RunSlice, ShardRecord, ShardTask, batched, write_shards
+from tfstream.conversion.shards import RunSlice, ShardTask, batched, write_shards
 from tfstream.conversion.sources import SourceArgument, Sources, Survey, discover, refuse_changed
 from tfstream.conversion.workspace import Workspace, check_out, ended_append, purpose_of
 from tfstream.errors import DataError
 from tfstream.format import provenance, statistics
 from tfstream.format.manifest import (
-    BLOCKS,
     FORMAT,
-    SHARDS,
-    SOURCES,
     Catalog,
     Manifest,
     open_catalog,
@@ -258,10 +255,10 @@ class _Assembly:
         refuse_changed(self.sources)
         work.move_in()
         tables = {
-            "shards": self._shards(paths, records),
-            "blocks": self._blocks(records),
-            "groups": self._groups(),
-            "sources": self._sources(),
+            "shards": index.shards(self.manifest, self.plans, paths, records),
+            "blocks": index.blocks(records),
+            "groups": index.groups(self.placement, self.plans),
+            "sources": index.sources(self.sources, self.survey, self.hashes),
             "statistics": pa.concat_tables(
                 [statistics.STATISTICS.empty_table(), *(record.statistics for record in records)]
             ),
@@ -313,60 +310,6 @@ class _Assembly:
             firsts, counts = stretches
             found[run.source].append((run.path, run.first_row, (self.first_row + firsts, counts)))
         return found
-
-    def _shards(self, paths: Sequence[str], records: Sequence[ShardRecord]) -> pa.Table:
-        columns = [
-            paths,
-            [plan.first_row for plan in self.plans],
-            [plan.rows for plan in self.plans],
-            [record.size_bytes for record in records],
-            [record.sha256 for record in records],
-            [shard_token(self.manifest.identity, plan.ordinal) for plan in self.plans],
-            [len(record.block_rows) for record in records],
-            [record.provenance_sha256 for record in records],
-        ]
-        return pa.table(
-            [pa.array(c, f.type) for c, f in zip(columns, SHARDS, strict=True)], schema=SHARDS
-        )
-
-    def _blocks(self, records: Sequence[ShardRecord]) -> pa.Table:
-        sizes = np.concatenate([record.block_sizes for record in records])
-        rows = np.concatenate([record.block_rows for record in records])
-        columns = [
-            np.repeat(np.arange(len(records)), [len(record.block_rows) for record in records]),
-            np.concatenate([np.cumsum(r.block_sizes) - r.block_sizes for r in records]),
-            sizes,
-            rows,
-            np.cumsum(rows) - rows,
-        ]
-        return pa.table(
-            [pa.array(c).cast(f.type) for c, f in zip(columns, BLOCKS, strict=True)], schema=BLOCKS
-        )
-
-    def _groups(self) -> pa.Table:
-        rows = self.placement.rows_per_group
-        first_rows = np.cumsum(rows) - rows
-        starts = np.array([plan.first_row for plan in self.plans])
-        first = np.searchsorted(starts, first_rows, side="right") - 1
-        last = np.searchsorted(starts, first_rows + rows, side="left")
-        table = self.placement.keys
-        for name, values in (("first_row", first_rows), ("rows", rows)):
-            table = table.append_column(name, pa.array(values))
-        for name, values in (("first_shard", first), ("shards", last - first)):
-            table = table.append_column(name, pa.array(values.astype(np.int32)))
-        return table
-
-    def _sources(self) -> pa.Table:
-        files = self.sources.files
-        columns = [
-            [s.name for s in files],
-            [s.size_bytes for s in files],
-            self.hashes,
-            self.survey.rows,
-        ]
-        return pa.table(
-            [pa.array(c, f.type) for c, f in zip(columns, SOURCES, strict=True)], schema=SOURCES
-        )
 
 
 def _schema(schema: pa.Schema, runs: Sequence[Run], coded: Mapping[str, pa.Array]) -> Schema:

@@ -73,14 +73,18 @@ def check_nulls(runs: Sequence[Run], sources: Sources, before: Catalog) -> None:
         DataError: if not, naming column and file.
     """
     for i, column in enumerate(before.schema.columns):
-        if column.nullable or column.coded:
-            continue
+        has_room = column.nullable or column.coded or pa.types.is_null(column.arrow)
         for run in runs:
-            if run.nulls[i]:
-                raise DataError(
-                    f"{sources.files[run.source].path} has nulls in column {column.name!r}, which "
-                    f"has none in {before.folder}; fill them, or convert all sources again"
-                )
+            for place, lacks in (
+                ("", bool(run.nulls[i]) and not has_room),
+                ("the lists of ", bool(run.null_items[i]) and not column.null_items),
+            ):
+                if lacks:
+                    raise DataError(
+                        f"{sources.files[run.source].path} has nulls in {place}column "
+                        f"{column.name!r}, which has none in {before.folder}; "
+                        "fill them, or convert all sources again"
+                    )
 
 
 def grown(found: Mapping[str, pa.Array], before: Catalog) -> dict[str, pa.Array]:
