@@ -110,15 +110,15 @@ class Subset:
     def where(self, text: str) -> Subset:
         """The rows that fulfil a condition.
 
-        Conditions on key columns of the groups are decided by the index alone; the blocks that are
-        left are
-        read for the others.
+        Conditions on key columns of the groups, or on the key functions that made them, are decided
+        by the index alone; the blocks that are left are read for the others.
 
         Raises:
             UsageError: if the condition does not parse or names a column that is not there.
         """
         catalog, keys = self.catalog, set(self.catalog.manifest.keys)
-        tree = expressions.parse(text)
+        made = [expressions.parse_key(key) for key in catalog.manifest.group_by]
+        tree = expressions.with_keys(expressions.parse(text), made)
         known = (
             *catalog.schema.names,
             *(k for k in catalog.manifest.keys if k not in catalog.schema.names),

@@ -7,7 +7,7 @@ from typing import Literal
 import pyarrow as pa
 
 from tfstream.errors import DataError, UsageError
-from tfstream.format import expressions, statistics
+from tfstream.format import expressions, key_functions, statistics
 from tfstream.format.manifest import Catalog
 from tfstream.format.subset import Subset
 
@@ -100,9 +100,10 @@ def _may_be_null(subset: Subset, names: tuple[str, ...] | list[str]) -> bool:
 
 def _check(node: expressions.Node, catalog: Catalog) -> None:
     """Refuse a condition that the graph cannot evaluate."""
-    if isinstance(node, expressions.Part):
+    if isinstance(node, key_functions.Derived):
         raise UsageError(
-            f"{node.part}({node.column}) cannot be part of a label; make it a column of the source"
+            f"{key_functions.name_of(node)}({node.column}) cannot be part of a label; "
+            "make it a column of the source"
         )
     if isinstance(node, expressions.IsNull):
         if not isinstance(node.value, expressions.Column):
@@ -122,7 +123,7 @@ def _check(node: expressions.Node, catalog: Catalog) -> None:
 
 def _check_comparison(node: expressions.Compare, catalog: Catalog) -> None:
     for side in (node.left, node.right):
-        if isinstance(side, expressions.Part):
+        if isinstance(side, key_functions.Derived):
             _check(side, catalog)
     if not isinstance(node.left, expressions.Column) or not isinstance(
         node.right, (expressions.Column, expressions.Constant)
