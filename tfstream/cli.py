@@ -6,6 +6,7 @@ Results go to stdout; progress and errors go to stderr.
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import sys
@@ -26,14 +27,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tfstream import storage
 from tfstream.errors import TfstreamError, UsageError
 from tfstream.format.check import Finding, check_dataset
+from tfstream.format.distinct import MOST_LISTED
+from tfstream.format.kept_statistics import describe
 from tfstream.format.manifest import MANIFEST, Catalog, open_catalog
-from tfstream.format.statistics import merge
+from tfstream.format.subset import Subset
 from tfstream.lineage import description
 
 if TYPE_CHECKING:
     from tfstream.conversion.convert import Progress as Report
 
-_SHOWN_GROUPS, _SHOWN_SOURCES = 6, 3
+_SHOWN_GROUPS, _SHOWN_SOURCES, _SHOWN_LETTERS = 6, 3, 24
 
 app = typer.Typer(
     help="Tables too large for memory, streamed to Keras, every step traceable to its source rows.",
@@ -146,7 +149,7 @@ def convert(
         list[str],
         typer.Option(
             metavar="EXPR",
-            help="Column, or a part of a timestamp: \"month(ts, 'Europe/Paris')\"; once a key.",
+            help="Column, \"month(ts, 'Europe/Paris')\", hash(id, 64) or the like; once a key.",
         ),
     ],
     scheduler: SchedulerOption = None,
@@ -333,26 +336,35 @@ def _sizes(catalog: Catalog) -> str:
 
 
 def _column_table(catalog: Catalog) -> list[list[str]]:
-    """A line a column: its type, how it is stored, and its statistics over all rows."""
-    statistics = merge(catalog.statistics, None)
-    lines = [["column", "type", "nulls", "values", "min", "max", "mean"]]
+    """A line a column: its type, and its statistics over all rows; ~ for an estimate."""
+    found = describe(Subset.whole(catalog))
+    lines = [["column", "type", "nulls", "distinct", "min", "max", "mean", "deviation"]]
     for column in catalog.schema.columns:
-        values = statistics[column.name]
-        numbers = ["", "", ""]
-        if not column.is_text:
-            numbers = [
-                "" if number is None else _number(number, column.arrow)
-                for number in (values.min, values.max, values.mean)
+        values, type_ = found[column.name], column.arrow
+        exact = column.coded or values.distinct <= MOST_LISTED
+        deviation = "" if values.variance is None else f"{math.sqrt(values.variance):.6g}"
+        lines.append(
+            [
+                column.name,
+                column.type,
+                f"{values.nulls:,}",
+                f"{'' if exact else '~'}{values.distinct:,}",
+                *(_shown(value, type_) for value in (values.min, values.max, values.mean)),
+                deviation,
             ]
-        kinds = f"{len(catalog.vocabularies[column.name]):,} kinds" if column.coded else ""
-        lines.append([column.name, column.type, f"{values.nulls:,}", kinds, *numbers])
+        )
     return lines
 
 
-def _number(value: float, type_: pa.DataType) -> str:
+def _shown(value: float | str | bytes | None, type_: pa.DataType) -> str:
     """A statistic for people: a date or a time where the column holds such, timestamps in UTC."""
+    if value is None:
+        return ""
+    if isinstance(value, (str, bytes)):
+        text = _text(value)
+        return text if len(text) <= _SHOWN_LETTERS else text[: _SHOWN_LETTERS - 1] + "…"
     if not pa.types.is_temporal(type_) or pa.types.is_duration(type_):
-        return f"{value:.6g}"
+        return str(value) if isinstance(value, int) else f"{value:.6g}"
     bare = pa.timestamp(type_.unit) if pa.types.is_timestamp(type_) else type_
     return str(
         pa.array([round(value)]).cast(f"int{type_.bit_width}").view(bare).cast(pa.string())[0]

@@ -20,7 +20,14 @@ from tfstream.conversion import csv_source, generations, keys, parquet_source, v
 from tfstream.conversion.csv_source import CsvPartition
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.placement import Placement, place, row_ids
-from tfstream.conversion.plan import ShardPlan, block_limit, plan_shards, shard_path
+from tfstream.conversion.plan import (
+    ShardPlan,
+    block_limit,
+    plan_shards,
+    plan_spans,
+    shard_path,
+    span_rows,
+)
 from tfstream.conversion.receipts import Receipts
 from tfstream.conversion.runs import Run, opened, write_runs
 from tfstream.conversion.scheduling import Progress, Scheduler
@@ -274,8 +281,8 @@ class _Assembly:
         return {name: keys_table[name][group].as_py() for name in keys_table.column_names}
 
     def _task(self, plan: ShardPlan, path: str, work: Workspace) -> ShardTask:
-        groups = np.arange(plan.first_group, plan.first_group + plan.groups)
-        counts = self.placement.rows_per_group[groups] if plan.groups > 1 else np.array([plan.rows])
+        groups = self.placement.rows_per_group[plan.first_group :][: plan.groups]
+        counts = groups if plan.groups > 1 else np.array([plan.rows])
         return ShardTask(
             folder=work.draft,
             path=path,
@@ -284,18 +291,22 @@ class _Assembly:
             token=shard_token(self.manifest.identity, plan.ordinal),
             schema=self.manifest.schema,
             source_schema=self.survey.schema,
+            rows=plan.rows,
             slices=tuple(
                 RunSlice(
                     path=self.runs[piece.run].path,
                     source=self.runs[piece.run].source,
                     start=piece.start,
                     stop=piece.stop,
+                    begins=piece.begins,
+                    counts=piece.counts,
                 )
                 for piece in self.placement.slices(plan.first_row, plan.rows)
             ),
             block_rows=self.block_rows,
-            groups=groups,
-            starts=np.concatenate([[0], np.cumsum(counts)]),
+            spans=plan_spans(
+                np.concatenate([[0], np.cumsum(counts)]), span_rows(sum(self.survey.rows))
+            ),
         )
 
     def _batches(self, tasks: Sequence[ShardTask]) -> Iterator[list[ShardTask]]:
@@ -304,7 +315,7 @@ class _Assembly:
         rows = 0
         for task in tasks:
             batch.append(task)
-            rows += int(task.starts[-1])
+            rows += task.rows
             if rows * self.manifest.schema.row_bytes >= _BATCH_BYTES or len(batch) == _BATCH_SHARDS:
                 yield batch
                 batch, rows = [], 0
