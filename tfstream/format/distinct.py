@@ -46,13 +46,18 @@ def update(
     columns = values.shape[1]
     hashed = _hashes(values)
     # A float32 holds 23 bits exactly, so its exponent is the place of the highest one.
-    rest = ((hashed << np.uint32(1)) & np.uint32((2 << _RANKS) - 1)) | np.uint32(1)
-    exponent = rest.astype(np.float32).view(np.uint32) >> np.uint32(23)
-    rank = (np.uint32(127 + _RANKS + 1) - exponent).astype(np.uint8)
+    rest = hashed << np.uint32(1)
+    rest &= np.uint32((2 << _RANKS) - 1)
+    rest |= np.uint32(1)
+    exponent = rest.astype(np.float32).view(np.uint32)
+    exponent >>= np.uint32(23)
+    rank = np.subtract(np.uint32(127 + _RANKS + 1), exponent, dtype=np.uint8, casting="unsafe")
     if bad is not None:
         rank[bad] = 0
+    hashed >>= np.uint32(_RANKS)
     firsts = (segment[:, np.newaxis] * columns + np.arange(columns)) * REGISTERS
-    places = (hashed >> np.uint32(_RANKS)) + firsts
+    places = hashed.astype(np.int64)
+    places += firsts
     np.maximum.at(registers.reshape(-1), places.reshape(-1), rank.reshape(-1))
 
 

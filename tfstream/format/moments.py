@@ -27,6 +27,8 @@ class Moments:
         self.valid, self.mean, self.m2 = (np.zeros(shape) for _ in range(3))
         self.low, self.high = np.full(shape, self._top), np.full(shape, self._bottom)
         self.registers = np.zeros((*shape, distinct.REGISTERS), np.uint8)
+        # One for all strips: it stays in the cache.
+        self._buffer = np.empty((max(1, _STRIP_VALUES // columns), columns))
 
     @property
     def few(self) -> NDArray[Any]:
@@ -53,7 +55,8 @@ class Moments:
             return np.asarray(ufunc.reduceat(values, begins, axis=0))
 
         with np.errstate(invalid="ignore", over="ignore"):
-            wide = strip.astype(np.float64)
+            wide = self._buffer[: len(strip)]
+            wide[:] = strip
             sums = reduced(np.add, wide)
             bad = missing
             # A sum of inf and -inf is NaN too.
@@ -65,16 +68,16 @@ class Moments:
             if bad is not None:
                 counts = reduced(np.add, (~bad).astype(np.float64))
                 low, high = np.where(bad, self._top, strip), np.where(bad, self._bottom, strip)
-                wide = np.where(bad, 0.0, wide)
+                np.copyto(wide, 0, where=bad)
                 sums = reduced(np.add, wide)
             means = sums / np.maximum(counts, 1)
-            distance = wide - (means if len(begins) == 1 else np.repeat(means, lengths, axis=0))
+            wide -= means if len(begins) == 1 else np.repeat(means, lengths, axis=0)
             if bad is not None:
-                distance[bad] = 0.0
+                np.copyto(wide, 0, where=bad)
             if len(begins) == 1:
-                squares = np.einsum("ij,ij->j", distance, distance)[np.newaxis]
+                squares = np.einsum("ij,ij->j", wide, wide)[np.newaxis]
             else:
-                squares = reduced(np.add, distance * distance)
+                squares = reduced(np.add, np.multiply(wide, wide, out=wide))
             # Chan, Golub and LeVeque: moments of two samples together.
             total = self.valid[spans] + counts
             delta = means - self.mean[spans]
