@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -341,14 +342,15 @@ def _column_table(catalog: Catalog) -> list[list[str]]:
     lines = [["column", "type", "nulls", "distinct", "min", "max", "mean", "deviation"]]
     for column in catalog.schema.columns:
         values, type_ = found[column.name], column.arrow
-        exact = column.coded or values.distinct <= MOST_LISTED
+        distinct = "" if values.distinct is None else f"{values.distinct:,}"
+        exact = column.coded or values.distinct is None or values.distinct <= MOST_LISTED
         deviation = "" if values.variance is None else f"{math.sqrt(values.variance):.6g}"
         lines.append(
             [
                 column.name,
                 column.type,
                 f"{values.nulls:,}",
-                f"{'' if exact else '~'}{values.distinct:,}",
+                distinct if exact else f"~{distinct}",
                 *(_shown(value, type_) for value in (values.min, values.max, values.mean)),
                 deviation,
             ]
@@ -356,7 +358,7 @@ def _column_table(catalog: Catalog) -> list[list[str]]:
     return lines
 
 
-def _shown(value: float | str | bytes | None, type_: pa.DataType) -> str:
+def _shown(value: float | Decimal | str | bytes | None, type_: pa.DataType) -> str:
     """A statistic for people: a date or a time where the column holds such, timestamps in UTC."""
     if value is None:
         return ""
@@ -364,7 +366,7 @@ def _shown(value: float | str | bytes | None, type_: pa.DataType) -> str:
         text = _text(value)
         return text if len(text) <= _SHOWN_LETTERS else text[: _SHOWN_LETTERS - 1] + "…"
     if not pa.types.is_temporal(type_) or pa.types.is_duration(type_):
-        return str(value) if isinstance(value, int) else f"{value:.6g}"
+        return f"{value:.6g}" if isinstance(value, float) else str(value)
     bare = pa.timestamp(type_.unit) if pa.types.is_timestamp(type_) else type_
     return str(
         pa.array([round(value)]).cast(f"int{type_.bit_width}").view(bare).cast(pa.string())[0]

@@ -253,12 +253,19 @@ def _gather(task: ShardTask, runs: dict[Path, _OpenRun], stack: contextlib.ExitS
         source_row[span] = run.source_row[piece.start : piece.stop]
     for name in items.keys() & missing.keys():
         items[name][missing[name]] = 0
+    return _Rows(matrices, missing, _joined(texts, spans), items, source, source_row)
+
+
+def _joined(
+    texts: dict[str, list[pa.Array]], spans: list[slice | np.ndarray]
+) -> dict[str, pa.Array]:
+    """Each column's texts, slice by slice, in one array in the order of their places."""
     joined = {name: pa.concat_arrays(values) for name, values in texts.items()}
-    found = np.concatenate([np.r_[span] for span in spans])
-    if texts and (np.diff(found) < 0).any():
-        order = pa.array(np.argsort(found))
+    places = np.concatenate([np.r_[span] for span in spans])
+    if texts and (np.diff(places) < 0).any():
+        order = pa.array(np.argsort(places))
         joined = {name: values.take(order) for name, values in joined.items()}
-    return _Rows(matrices, missing, joined, items, source, source_row)
+    return joined
 
 
 def _fill(  # noqa: PLR0913, PLR0917 - from where to where

@@ -37,7 +37,7 @@ def hashes(values: pa.Array) -> NDArray[Any]:
     if pa.types.is_string(type_) or pa.types.is_binary(type_):
         return _of_bytes(values)
     if pa.types.is_floating(type_):
-        floats = np.asarray(values.fill_null(0).cast(pa.float64()))
+        floats = np.asarray(values.cast(pa.float64()).fill_null(0))
         plain = np.where(np.isnan(floats), np.nan, floats + 0.0)
         return _splitmix(plain.view(np.uint64))
     if pa.types.is_boolean(type_):

@@ -92,7 +92,7 @@ def _hashed(node: Hash, values: pa.Array) -> NDArray[Any]:
 
 def _bucketed(node: Bucket, values: pa.Array) -> NDArray[Any]:
     if pa.types.is_floating(values.type):
-        numbers: NDArray[Any] = np.asarray(values.fill_null(0).cast(pa.float64()))
+        numbers: NDArray[Any] = np.asarray(values.cast(pa.float64()).fill_null(0))
         return np.asarray(np.floor(numbers / node.width))
     if not pa.types.is_integer(values.type):
         raise UsageError(

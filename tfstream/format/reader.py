@@ -194,9 +194,7 @@ def _column(
     return restored_numbers(stored[:, 0], column.arrow, there)
 
 
-def _there(
-    schema: Schema, name: str, features: dict[str, list[bytes]], rows: int
-) -> NDArray[Any]:
+def _there(schema: Schema, name: str, features: dict[str, list[bytes]], rows: int) -> NDArray[Any]:
     """Whether a nullable column has a value, (rows,) bool."""
     bits = np.frombuffer(features[MASK][0], np.uint8).reshape(rows, schema.mask_bytes)
     place = schema.masked.index(name)

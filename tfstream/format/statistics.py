@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
@@ -39,8 +40,8 @@ STATISTICS = pa.schema(
 and `valid` neither null nor NaN. `min` and `max` are values as they are stored: the little-endian
 bytes of a number, or the bytes of a text, null where they are more than LONGEST_BOUND. `m2` is the
 sum of squared distances from the mean, `distinct` a sketch. Times count as their integers, booleans
-as 0 and 1; text has neither mean nor m2; a coded column has `count` and `nulls` alone, the rest
-follows from its codes."""
+as 0 and 1, decimals without their point, lists as their lengths; text has neither mean nor m2;
+tensors have counts alone, and so have coded columns, of which the rest follows from their codes."""
 
 VOCABULARY_COUNTS = pa.schema(
     [
@@ -66,18 +67,19 @@ class ColumnStatistics:
     """Rows without a value."""
     valid: int
     """Rows whose value is neither null nor NaN."""
-    min: int | float | str | bytes | None
-    """Smallest valid value, exactly: a time as its integer, a boolean as 0 or 1; None if there is
-    none, or if it may be a text of more than 256 bytes."""
-    max: int | float | str | bytes | None
+    min: int | float | Decimal | str | bytes | None
+    """Smallest valid value, exactly: a time as its integer, a boolean as 0 or 1, a list by its
+    length, as all that follows. None if there is none, for tensors and decimals of more than 18
+    digits, and if it may be a text of more than 256 bytes."""
+    max: int | float | Decimal | str | bytes | None
     """Largest valid value."""
     mean: float | None
-    """Mean of the valid values; None if there is none, and for text, as for the variance."""
+    """Mean of the valid values; None if there is none, and for text and tensors; so the next."""
     variance: float | None
     """Mean squared distance from the mean."""
-    distinct: int
+    distinct: int | None
     """Distinct valid values: exact for coded columns and up to 127, else an estimate with a
-    standard error of 3.3 %."""
+    standard error of 3.3 %. None for tensors."""
     values: pa.Table | None = None
     """For a coded column: value, code and rows of each value that is there, in the order of the
     codes."""
@@ -97,7 +99,7 @@ def compute(  # noqa: PLR0913, PLR0917 - what rows consist of, and where they li
         schema: the columns.
         packs: the values of each of its packs, (rows, columns of the pack).
         missing: for each column that is not coded and has nulls here: (rows,) bool, true for null.
-        texts: for each uncoded text column: (rows,) binary, empty where null.
+        texts: for each column of uncoded text: (rows,) binary, empty where null.
         starts: (spans + 1,) int64: where each span begins, and the number of rows.
         first_row: row id of the first row.
 
@@ -108,7 +110,7 @@ def compute(  # noqa: PLR0913, PLR0917 - what rows consist of, and where they li
     vocabularies = [VOCABULARY_COUNTS.empty_table()]
     for pack, matrix in zip(schema.packs, packs, strict=True):
         columns = [schema[name] for name in pack.columns]
-        numeric = [j for j, column in enumerate(columns) if not column.coded]
+        numeric = [j for j, c in enumerate(columns) if not c.coded and not c.shape]
         if numeric:
             names = [pack.columns[j] for j in numeric]
             values = matrix if len(numeric) == len(columns) else matrix[:, numeric]
@@ -117,7 +119,14 @@ def compute(  # noqa: PLR0913, PLR0917 - what rows consist of, and where they li
             if column.coded:
                 tables.append(_bare(column.name, matrix[:, j] == NULL_CODE, starts))
                 vocabularies.append(_code_counts(column.name, matrix[:, j], starts))
-    tables += [_texts(name, texts[name], missing.get(name), starts) for name in schema.texts]
+    for column in schema.columns:
+        lost = missing.get(column.name)
+        if column.is_text and not column.coded:
+            tables.append(_texts(column.name, texts[column.name], lost, starts))
+        elif column.shape:
+            tables.append(_bare(column.name, lost, starts))
+        elif column.is_null:
+            tables.append(_bare(column.name, np.ones(starts[-1], bool), starts))
     entries, counts = (
         table.set_column(0, "first_row", pc.add(table["first_row"], first_row))
         for table in (pa.concat_tables(tables), pa.concat_tables(vocabularies))
@@ -179,13 +188,14 @@ def _merged(column: Column, entries: pa.Table) -> ColumnStatistics:
     some = np.flatnonzero(counts > 0)
     valid = int(counts.sum())
     mean = variance = None
-    if valid and column.dtype is not None:
+    if valid and column.dtype is not None and not column.shape:
         weights = counts[some].astype(np.float64)
         means = entries["mean"].to_numpy()[some]
         with np.errstate(invalid="ignore", over="ignore"):
-            mean = float((weights * means).sum() / valid)
-            m2 = entries["m2"].to_numpy()[some].sum() + (weights * (means - mean) ** 2).sum()
-            variance = float(m2 / valid)
+            stored = float((weights * means).sum() / valid)
+            m2 = entries["m2"].to_numpy()[some].sum() + (weights * (means - stored) ** 2).sum()
+            divisor = 1.0 if column.is_list else column.divisor
+            mean, variance = stored / divisor, float(m2 / valid) / divisor**2
     present = entries.take(pa.array(some))
     return ColumnStatistics(
         count=pc.sum(entries["count"]).as_py(),
@@ -195,7 +205,9 @@ def _merged(column: Column, entries: pa.Table) -> ColumnStatistics:
         max=_bound(column, present["max"], max),
         mean=mean,
         variance=variance,
-        distinct=distinct.estimate(distinct.union(present["distinct"].to_pylist())),
+        distinct=None
+        if column.shape
+        else distinct.estimate(distinct.union(present["distinct"].to_pylist())),
     )
 
 
@@ -204,7 +216,11 @@ def _bound(column: Column, values: pa.ChunkedArray, choose: Any) -> Any:  # noqa
     if not len(values) or values.null_count:
         return None
     if column.dtype is not None:
-        return choose(np.frombuffer(b"".join(values.to_pylist()), column.dtype).tolist())
+        bound = choose(np.frombuffer(b"".join(values.to_pylist()), column.dtype).tolist())
+        is_decimal = pa.types.is_decimal(column.arrow)
+        return Decimal(bound).scaleb(-column.arrow.scale) if is_decimal else bound
+    if pa.types.is_decimal(column.arrow):
+        return None  # Stored as text, whose order is not that of numbers.
     text: bytes = choose(values.to_pylist())
     return text.decode() if pa.types.is_string(column.arrow) else text
 
