@@ -123,7 +123,7 @@ CONDITIONS = [
 
 
 @settings(
-    deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(conditions=st.lists(st.sampled_from(CONDITIONS), max_size=2))
 def test_the_statistics_of_a_subset_are_those_of_its_rows(

@@ -66,7 +66,7 @@ def test_the_width_of_a_number_does_not_matter(numbers: list[int]) -> None:
     for type_ in (pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.duration("ms")):
         assert hashes(pa.array(numbers, type_)).tolist() == expected
     floats = np.array(numbers, np.float64)
-    for type_ in (pa.float32(), pa.float64()):
+    for type_ in (pa.float16(), pa.float32(), pa.float64()):
         found = hashes(pa.array(floats.astype(type_.to_pandas_dtype()), type_))
         assert found.tolist() == [splitmix(int(x)) for x in (floats + 0.0).view(np.uint64)]
 
