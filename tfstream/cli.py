@@ -6,14 +6,12 @@ Results go to stdout; progress and errors go to stderr.
 from __future__ import annotations
 
 import json
-import math
 import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from decimal import Decimal
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,16 +26,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tfstream import storage
 from tfstream.errors import TfstreamError, UsageError
 from tfstream.format.check import Finding, check_dataset
-from tfstream.format.distinct import MOST_LISTED
-from tfstream.format.kept_statistics import describe
+from tfstream.format.column_table import cell, column_table
 from tfstream.format.manifest import MANIFEST, Catalog, open_catalog
-from tfstream.format.subset import Subset
 from tfstream.lineage import description
 
 if TYPE_CHECKING:
     from tfstream.conversion.convert import Progress as Report
 
-_SHOWN_GROUPS, _SHOWN_SOURCES, _SHOWN_LETTERS = 6, 3, 24
+_SHOWN_GROUPS, _SHOWN_SOURCES = 6, 3
 
 app = typer.Typer(
     help="Tables too large for memory, streamed to Keras, every step traceable to its source rows.",
@@ -205,7 +201,7 @@ def inspect(out: Folder) -> None:
     screen.say(f"sources   {', '.join(names[:_SHOWN_SOURCES])}{more}")
     screen.say(f"          in {catalog.manifest.root}")
     screen.say("")
-    for line in _aligned(_column_table(catalog)):
+    for line in _aligned(column_table(catalog)):
         screen.say(line)
     screen.say("")
     groups = catalog.groups
@@ -336,43 +332,6 @@ def _sizes(catalog: Catalog) -> str:
     return ", ".join(counts)
 
 
-def _column_table(catalog: Catalog) -> list[list[str]]:
-    """A line a column: its type, and its statistics over all rows; ~ for an estimate."""
-    found = describe(Subset.whole(catalog))
-    lines = [["column", "type", "nulls", "distinct", "min", "max", "mean", "deviation"]]
-    for column in catalog.schema.columns:
-        values, type_ = found[column.name], column.arrow
-        distinct = "" if values.distinct is None else f"{values.distinct:,}"
-        exact = column.coded or values.distinct is None or values.distinct <= MOST_LISTED
-        deviation = "" if values.variance is None else f"{math.sqrt(values.variance):.6g}"
-        lines.append(
-            [
-                column.name,
-                column.type,
-                f"{values.nulls:,}",
-                distinct if exact else f"~{distinct}",
-                *(_shown(value, type_) for value in (values.min, values.max, values.mean)),
-                deviation,
-            ]
-        )
-    return lines
-
-
-def _shown(value: float | Decimal | str | bytes | None, type_: pa.DataType) -> str:
-    """A statistic for people: a date or a time where the column holds such, timestamps in UTC."""
-    if value is None:
-        return ""
-    if isinstance(value, (str, bytes)):
-        text = _text(value)
-        return text if len(text) <= _SHOWN_LETTERS else text[: _SHOWN_LETTERS - 1] + "…"
-    if not pa.types.is_temporal(type_) or pa.types.is_duration(type_):
-        return f"{value:.6g}" if isinstance(value, float) else str(value)
-    bare = pa.timestamp(type_.unit) if pa.types.is_timestamp(type_) else type_
-    return str(
-        pa.array([round(value)]).cast(f"int{type_.bit_width}").view(bare).cast(pa.string())[0]
-    )
-
-
 def _print_table(table: pa.Table, form: Format) -> None:
     if form is Format.table:
         for line in _aligned(_cells(table)):
@@ -391,14 +350,8 @@ def _print_table(table: pa.Table, form: Format) -> None:
 
 def _cells(table: pa.Table) -> list[list[str]]:
     """The names and values of a table as text."""
-    columns = [[_text(value) for value in column.to_pylist()] for column in table.columns]
+    columns = [[cell(value) for value in column.to_pylist()] for column in table.columns]
     return [list(table.column_names), *map(list, zip(*columns, strict=True))]
-
-
-def _text(value: object) -> str:
-    """A value as one cell; what could steer a terminal is shown, not sent."""
-    text = "" if value is None else str(value)
-    return text if text.isprintable() else ascii(text)
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:

@@ -20,14 +20,7 @@ from tfstream.conversion import csv_source, generations, keys, parquet_source, v
 from tfstream.conversion.csv_source import CsvPartition
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.placement import Placement, place, row_ids
-from tfstream.conversion.plan import (
-    ShardPlan,
-    block_limit,
-    plan_shards,
-    plan_spans,
-    shard_path,
-    span_rows,
-)
+from tfstream.conversion.plan import ShardPlan, block_limit, plan_shards, plan_spans, shard_path
 from tfstream.conversion.receipts import Receipts
 from tfstream.conversion.runs import Run, opened, write_runs
 from tfstream.conversion.scheduling import Progress, Scheduler
@@ -293,20 +286,11 @@ class _Assembly:
             source_schema=self.survey.schema,
             rows=plan.rows,
             slices=tuple(
-                RunSlice(
-                    path=self.runs[piece.run].path,
-                    source=self.runs[piece.run].source,
-                    start=piece.start,
-                    stop=piece.stop,
-                    begins=piece.begins,
-                    counts=piece.counts,
-                )
+                RunSlice.of(self.runs[piece.run], piece)
                 for piece in self.placement.slices(plan.first_row, plan.rows)
             ),
             block_rows=self.block_rows,
-            spans=plan_spans(
-                np.concatenate([[0], np.cumsum(counts)]), span_rows(sum(self.survey.rows))
-            ),
+            spans=plan_spans(counts, sum(self.survey.rows)),
         )
 
     def _batches(self, tasks: Sequence[ShardTask]) -> Iterator[list[ShardTask]]:

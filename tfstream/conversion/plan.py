@@ -84,23 +84,20 @@ def _shard(ordinal: int, first_row: int, stop_row: int, group: int, stop_group: 
     )
 
 
-def plan_spans(starts: np.ndarray, rows: int) -> np.ndarray:
-    """Where the spans of a shard begin: one wherever a group begins behind a multiple of `rows`.
+def plan_spans(counts: np.ndarray, rows: int) -> np.ndarray:
+    """Where the spans of a shard begin: where a group does, the first behind a multiple of rows.
 
     Args:
-        starts: (groups + 1,) int64: where each group begins in the shard, and the number of rows.
-        rows: at least 1.
+        counts: (groups,) int64: rows that each group has in the shard.
+        rows: those of the data set, which make spans longer where they are many.
 
     Returns:
         (spans + 1,) int64: where each span begins, and the number of rows.
     """
-    first = np.diff(starts[:-1] // rows, prepend=-1) > 0
-    return np.append(starts[:-1][first], starts[-1])
-
-
-def span_rows(rows: int) -> int:
-    """Rows behind which the next small group begins a span of its own, in a data set of `rows`."""
-    return max(SPAN_ROWS, -(-rows // MOST_SPANS))
+    length = max(SPAN_ROWS, -(-rows // MOST_SPANS))
+    starts = np.cumsum(counts) - counts
+    first = np.diff(starts // length, prepend=-1) > 0
+    return np.append(starts[first], counts.sum())
 
 
 def near_equal(rows: int, limit: int) -> np.ndarray:

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfstream import storage
+from tfstream.conversion.placement import Slice
 from tfstream.conversion.plan import near_equal
-from tfstream.conversion.runs import column_place, fixed_schema, opened
+from tfstream.conversion.runs import Run, column_place, fixed_schema, opened
 from tfstream.conversion.vocabularies import codes_of, codes_path
 from tfstream.format import block, framing, provenance, statistics
 from tfstream.format.schema import MASK, Pack, Schema, storage_dtype
@@ -34,6 +35,18 @@ class RunSlice:
     """(stretches,) int64: where in the shard each stretch of them begins."""
     counts: np.ndarray
     """(stretches,) int64: rows of each."""
+
+    @classmethod
+    def of(cls, run: Run, piece: Slice) -> RunSlice:
+        """The slice of a run."""
+        return cls(
+            path=run.path,
+            source=run.source,
+            start=piece.start,
+            stop=piece.stop,
+            begins=piece.begins,
+            counts=piece.counts,
+        )
 
     def places(self) -> slice | np.ndarray:
         """The places of its rows in the shard: a slice if they follow each other there."""

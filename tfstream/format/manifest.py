@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tfstream import storage
 from tfstream.errors import CorruptionError, DataError, UsageError
+from tfstream.format.canonical import canonical
 from tfstream.format.schema import Schema
 
 FORMAT = 0
@@ -247,10 +247,7 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
             )
         path = generation_folder(folder, ordinals[digest] + 1) / _PARENT
         newest, manifest = _parse(path)
-    tables = {
-        name: _table(_table_path(folder, manifest.generation, name))
-        for name in _TABLES
-    }
+    tables = {name: _table(_table_path(folder, manifest.generation, name)) for name in _TABLES}
     try:
         if _digest(manifest, {name: tables[name] for name in _TABLES}) != newest:
             raise CorruptionError(
@@ -371,37 +368,9 @@ def _digest(manifest: Manifest, tables: Mapping[str, pa.Table]) -> str:
         digest.update(f"\n{name} {tables[name].num_rows}\n".encode())
         for column in tables[name].column_names:
             digest.update(f"{column}\n".encode())
-            for part in _canonical(tables[name][column]):
+            for part in canonical(tables[name][column]):
                 digest.update(part)
     return digest.hexdigest()
-
-
-def _canonical(values: pa.ChunkedArray) -> Iterator[bytes]:
-    """The values as bytes that do not depend on a library's version.
-
-    A byte for each value, whether it is there; then numbers, and times as their integers, in 64
-    bits, 0 where none is there, or the lengths of texts in 64 bits and their bytes.
-    """
-    yield np.asarray(values.is_valid()).astype(np.uint8).tobytes()
-    type_ = values.type
-    if pa.types.is_boolean(type_):
-        values = values.cast(pa.uint8())
-    elif pa.types.is_temporal(type_):
-        values = values.cast(pa.int32() if type_.bit_width == 32 else pa.int64())  # noqa: PLR2004 - bits of a word
-    elif not pa.types.is_integer(type_) and not pa.types.is_floating(type_):
-        is_bytes = pa.types.is_binary(type_) or pa.types.is_fixed_size_binary(type_)
-        plain = values.cast(pa.binary()) if is_bytes else values.cast(pa.string())
-        texts = plain.cast(pa.large_binary()).fill_null(b"")
-        yield np.asarray(pc.binary_length(texts)).astype("<i8").tobytes()
-        for chunk in texts.chunks:
-            start, stop = np.frombuffer(chunk.buffers()[1], np.int64)[chunk.offset :][
-                [0, len(chunk)]
-            ]
-            yield bytes(chunk.buffers()[2][int(start) : int(stop)]) if stop > start else b""
-        return
-    wide = {"i": "<i8", "u": "<u8", "f": "<f8"}
-    numbers = np.asarray(values.fill_null(0))
-    yield numbers.astype(wide[numbers.dtype.kind]).tobytes()
 
 
 def _int64(values: pa.ChunkedArray) -> NDArray[Any]:
