@@ -16,6 +16,7 @@
     clock.py             steady rows/s, and rows/s over whole epochs
     reading.py           job read            (in a child)
     fitting.py           jobs fit, callback  (in a child)
+    many_groups.py       job groups  (in a child)
     converting.py        job convert         (in a child)
     jobs.py              who takes part in which job, and what a child does
     runner.py            child processes and their memory

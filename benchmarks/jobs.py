@@ -20,6 +20,7 @@ _FUNCTIONS = {
     "fit": ("benchmarks.fitting", "run_fit"),
     "convert": ("benchmarks.converting", "run"),
     "callback": ("benchmarks.fitting", "run_callback"),
+    "groups": ("benchmarks.many_groups", "run"),
 }
 _CONVERTERS = {
     "tfstream-convert": "TFRecord shards of blocks, provenance, hashes",
@@ -27,6 +28,7 @@ _CONVERTERS = {
     "pyarrow-read": "nothing is written: the limit",
 }
 _CALLBACKS = {"without-callback": "plain fit", "with-callback": "tfstream.LineageCallback"}
+_GROUPS = (1, 36, 365, 10_000, 1_000_000)
 _TFSTREAM = "tfstream"
 
 
@@ -45,8 +47,18 @@ class Entry:
 
 def entries(job: str, workload: Workload) -> tuple[Entry, ...]:
     """Those who take part in a job."""
+    size = data.PACKED_BYTES + data.ID_BYTES + data.KEY_BYTES
+    if job == "groups":
+        return tuple(
+            Entry(
+                name=f"groups-{groups}",
+                rows=workload.rows,
+                bytes_per_row=size,
+                note=f"hash(id, {groups:,}), {workload.rows / groups:,.1f} rows a group",
+            )
+            for groups in _GROUPS
+        )
     if job == "convert":
-        size = data.PACKED_BYTES + data.ID_BYTES + data.KEY_BYTES
         return tuple(
             Entry(name=name, rows=workload.rows, bytes_per_row=size, note=note)
             for name, note in _CONVERTERS.items()

@@ -30,6 +30,7 @@ _REFERENCES = {
     "fit": ("tfstream-packed", "tfstream-dict"),
     "convert": ("tfstream-convert",),
     "callback": (),
+    "groups": (),
 }
 _CAPTIONS = {
     "read": "M rows/s and ratios: after the first batch of an epoch, so that windows read ahead of "
@@ -40,6 +41,7 @@ _CAPTIONS = {
     "features and label only, 129 bytes a row.",
     "convert": "145 bytes a row: 32 float32, int64 id, int8 label, int32 month and day.",
     "callback": "Whole epochs after the first, their starts included.",
+    "groups": "The source of convert. CPU s: seconds of all threads for a million rows.",
 }
 _STREAMING = ("read", "fit")
 """Jobs whose epochs are started again and again."""
@@ -60,6 +62,8 @@ class Line:
     """From the last batch of an epoch to the first of the next."""
     slowest: float
     fastest: float
+    cpu_s_per_million: float | None
+    """Seconds of all threads for a million rows."""
     peak_bytes: float
     quality: float | None
     whole: bool
@@ -79,6 +83,7 @@ def summarize(entry: Entry, outcomes: Sequence[Outcome]) -> Line | None:
         start_s=_median_of("start_s", good),
         slowest=min(rates),
         fastest=max(rates),
+        cpu_s_per_million=_median_of("cpu_s_per_million", good),
         peak_bytes=median(one.peak_bytes for one in good),
         quality=_median_of("quality", good),
         whole=all(one.fields["whole_epoch"] for one in good),
@@ -144,7 +149,8 @@ def show_job(
     table = Table(title=f"{job}: medians, in turn", caption=_CAPTIONS[job], title_justify="left")
     table.add_column("contender", no_wrap=True)
     starts = ("with start", "start s") if job in _STREAMING else ()
-    for header in ("rows", "M rows/s", "from - to", *starts, "MB/s", "peak MB"):
+    cpu = ("CPU s",) if job == "groups" else ()
+    for header in ("rows", "M rows/s", "from - to", *starts, *cpu, "MB/s", "peak MB"):
         table.add_column(header, justify="right", no_wrap=True)
     for name, _ in references:
         table.add_column(f"{name.removeprefix('tfstream-')} / it", justify="right", no_wrap=True)
@@ -156,7 +162,10 @@ def show_job(
         quality = [_or_dash(line.quality, 2)] if job == "read" else []
         part = "" if line.whole else "; part of an epoch"
         table.add_row(
-            *_figures(line, starts=bool(starts)), *ratios, *quality, line.entry.note + part
+            *_figures(line, starts=bool(starts), cpu=bool(cpu)),
+            *ratios,
+            *quality,
+            line.entry.note + part,
         )
     console.print(table)
     if job == "callback":
@@ -170,7 +179,7 @@ def _or_dash(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _figures(line: Line, *, starts: bool) -> list[str]:
+def _figures(line: Line, *, starts: bool, cpu: bool) -> list[str]:
     whole = None if line.whole_rows_per_s is None else line.whole_rows_per_s / _MEGA
     return [
         line.entry.name,
@@ -178,6 +187,7 @@ def _figures(line: Line, *, starts: bool) -> list[str]:
         f"{line.rows_per_s / _MEGA:.4f}",
         f"{line.slowest / _MEGA:.3f} - {line.fastest / _MEGA:.3f}",
         *([_or_dash(whole, 4), _or_dash(line.start_s, 2)] if starts else []),
+        *([_or_dash(line.cpu_s_per_million, 2)] if cpu else []),
         f"{line.rows_per_s * line.entry.bytes_per_row / _MEGA:,.1f}",
         f"{line.peak_bytes / _MEGA:,.0f}",
     ]

@@ -7,7 +7,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-JOBS = ("read", "fit", "convert", "callback")
+JOBS = ("read", "fit", "convert", "callback", "groups")
 
 SEED = 7
 """Seed of the rows and of every contender's shuffle."""

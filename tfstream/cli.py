@@ -25,8 +25,8 @@ from rich.console import Console
 from tfstream import display, storage
 from tfstream.errors import TfstreamError, UsageError
 from tfstream.format.check import Finding, check_dataset
+from tfstream.format.column_table import cell, column_table
 from tfstream.format.manifest import MANIFEST, Catalog, open_catalog
-from tfstream.format.statistics import merge
 from tfstream.lineage import description
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def convert(
         list[str],
         typer.Option(
             metavar="EXPR",
-            help="Column, or a part of a timestamp: \"month(ts, 'Europe/Paris')\"; once a key.",
+            help="Column, \"month(ts, 'Europe/Paris')\", hash(id, 64) or the like; once a key.",
         ),
     ],
     scheduler: SchedulerOption = None,
@@ -183,7 +183,7 @@ def inspect(out: Folder) -> None:
     screen.say(f"sources   {', '.join(names[:_SHOWN_SOURCES])}{more}")
     screen.say(f"          in {catalog.manifest.root}")
     screen.say("")
-    for line in _aligned(_column_table(catalog)):
+    for line in _aligned(column_table(catalog)):
         screen.say(line)
     screen.say("")
     groups = catalog.groups
@@ -314,33 +314,6 @@ def _sizes(catalog: Catalog) -> str:
     return ", ".join(counts)
 
 
-def _column_table(catalog: Catalog) -> list[list[str]]:
-    """A line a column: its type, how it is stored, and its statistics over all rows."""
-    statistics = merge(catalog.statistics, None)
-    lines = [["column", "type", "nulls", "values", "min", "max", "mean"]]
-    for column in catalog.schema.columns:
-        values = statistics[column.name]
-        numbers = ["", "", ""]
-        if not column.is_text:
-            numbers = [
-                "" if number is None else _number(number, column.arrow)
-                for number in (values.min, values.max, values.mean)
-            ]
-        kinds = f"{len(catalog.vocabularies[column.name]):,} kinds" if column.coded else ""
-        lines.append([column.name, column.type, f"{values.nulls:,}", kinds, *numbers])
-    return lines
-
-
-def _number(value: float, type_: pa.DataType) -> str:
-    """A statistic for people: a date or a time where the column holds such, timestamps in UTC."""
-    if not pa.types.is_temporal(type_) or pa.types.is_duration(type_):
-        return f"{value:.6g}"
-    bare = pa.timestamp(type_.unit) if pa.types.is_timestamp(type_) else type_
-    return str(
-        pa.array([round(value)]).cast(f"int{type_.bit_width}").view(bare).cast(pa.string())[0]
-    )
-
-
 def _print_table(table: pa.Table, form: Format) -> None:
     if form is Format.table:
         for line in _aligned(_cells(table)):
@@ -359,14 +332,8 @@ def _print_table(table: pa.Table, form: Format) -> None:
 
 def _cells(table: pa.Table) -> list[list[str]]:
     """The names and values of a table as text."""
-    columns = [[_text(value) for value in column.to_pylist()] for column in table.columns]
+    columns = [[cell(value) for value in column.to_pylist()] for column in table.columns]
     return [list(table.column_names), *map(list, zip(*columns, strict=True))]
-
-
-def _text(value: object) -> str:
-    """A value as one cell; what could steer a terminal is shown, not sent."""
-    text = "" if value is None else str(value)
-    return text if text.isprintable() else ascii(text)
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:

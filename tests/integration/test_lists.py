@@ -224,17 +224,29 @@ def test_the_command_line_shows_and_verifies_nested_columns(
     assert cli.main(["verify", folder]) == 0
 
 
-def test_statistics_of_nested_columns(shards: tfstream.Shards) -> None:
+@pytest.mark.parametrize("condition", [None, "i > 20", "g = 1"])
+def test_statistics_of_nested_columns(shards: tfstream.Shards, condition: str | None) -> None:
     """Of lists those of their lengths, of decimals those of their values, of tensors the counts."""
-    rows, found = table(), shards.statistics
-    lengths = [len(value) for value in rows["words"].to_pylist() if value is not None]
-    assert found["words"].max == max(lengths)
-    assert found["words"].mean == pytest.approx(np.mean(lengths))
-    numbers = [float(value) for value in rows["dec"].to_pylist() if value is not None]
+    part = shards if condition is None else shards.where(condition)
+    blocks = part.subset.blocks
+    ids = np.concatenate([part.subset.row_ids_in(block) for block in blocks])
+    rows, found = part.take(ids), part.statistics
+    for name in ("words", "ints"):
+        lengths = [len(value) for value in rows[name].to_pylist() if value is not None]
+        assert (found[name].min, found[name].max) == (min(lengths), max(lengths))
+        assert found[name].mean == pytest.approx(np.mean(lengths))
+        assert found[name].distinct == len(set(lengths))
+        assert found[name].nulls == rows[name].null_count
+    numbers = [value for value in rows["dec"].to_pylist() if value is not None]
     assert (found["dec"].min, found["dec"].max) == (min(numbers), max(numbers))
-    assert found["dec"].variance == pytest.approx(np.var(numbers))
-    assert (found["vec"].valid, found["vec"].nulls) == (0, rows["vec"].null_count)
-    assert found["nothing"].nulls == ROWS
+    assert found["dec"].mean == pytest.approx(float(np.mean(numbers)))
+    assert found["dec"].variance == pytest.approx(np.var(np.array(numbers, float)))
+    assert (found["long"].min, found["long"].max) == (None, None)
+    nulls = rows["vec"].null_count
+    assert (found["vec"].valid, found["vec"].nulls) == (part.rows - nulls, nulls)
+    assert (found["vec"].min, found["vec"].mean, found["vec"].distinct) == (None, None, None)
+    nothing = found["nothing"]
+    assert (nothing.nulls, nothing.valid, nothing.distinct) == (part.rows, 0, 0)
 
 
 @pytest.mark.parametrize("key", ["dec", "long", "part", "part.y", "nothing"])

@@ -131,7 +131,9 @@ def test_partitions_and_threads_leave_no_trace(table: pa.Table, partition_bytes:
             out = folder / scheduler
             options = ConvertOptions(block_rows=8, shard_bytes=500, partition_bytes=size)
             convert(source, out, group_by=["g"], options=options, scheduler=scheduler)
-            results.append((contents(out / "shards"), open_catalog(out).digest))
+            catalog = open_catalog(out)
+            counted = (catalog.statistics, catalog.vocabulary_counts)
+            results.append((contents(out / "shards"), catalog.digest, *counted))
         assert results[0] == results[1]
 
 

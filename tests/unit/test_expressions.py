@@ -6,7 +6,7 @@ import pyarrow as pa
 import pytest
 
 from tfstream.errors import UsageError
-from tfstream.format import expressions
+from tfstream.format import expressions, key_functions
 
 TABLE = pa.table(
     {
@@ -111,8 +111,8 @@ def test_a_comparison_that_cannot_be_is_refused(text: str, message: str) -> None
     ("text", "key"),
     [
         ("month", expressions.Key("month", expressions.Column("month"))),
-        ("day(ts)", expressions.Key("day", expressions.Part("day", "ts"))),
-        ("day(ts, 'UTC') as d", expressions.Key("d", expressions.Part("day", "ts", "UTC"))),
+        ("day(ts)", expressions.Key("day", key_functions.Part("day", "ts"))),
+        ("day(ts, 'UTC') as d", expressions.Key("d", key_functions.Part("day", "ts", "UTC"))),
         ('"my col"', expressions.Key("my col", expressions.Column("my col"))),
     ],
 )

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from tfstream.format import statistics
+from tfstream.format import distinct, statistics
+from tfstream.format.distinct import MOST_LISTED
 from tfstream.format.schema import Column, Schema
-from tfstream.format.statistics import ColumnStatistics
 
-ROWS = 5_000
-STARTS = np.array([0, 1, 3, 700, 4_000, ROWS])
-GROUPS = np.arange(10, 15)
+ROWS = 3_000
+WORDS = ["ant", "bee"]
+VOCABULARIES = {"s": pa.array(WORDS)}
 SCHEMA = Schema(
     (
         Column(name="x", type="float", nullable=True),
@@ -25,53 +29,65 @@ SCHEMA = Schema(
 )
 
 
-def sample() -> tuple[list[np.ndarray], dict[str, np.ndarray]]:
-    """The packs, with NaN and nulls, a group without any value, and large numbers far from zero."""
+def sample() -> tuple[list[np.ndarray], dict[str, np.ndarray], dict[str, pa.Array]]:
+    """Packs, nulls and texts, with NaN, and large numbers far from zero."""
     rng = np.random.default_rng(1)
     floats = rng.normal(1e4, 1, (ROWS, 2)).astype(np.float32)
     missing = {"x": rng.random(ROWS) < 0.1, "t": rng.random(ROWS) < 0.2}
-    missing["x"][:1] = True
+    missing["x"][:700] = True
     floats[missing["x"], 0] = 0
     floats[rng.random(ROWS) < 0.1, 1] = np.nan
     ints = rng.integers(10**9, 10**9 + 9, (ROWS, 1))
-    codes = np.stack([rng.integers(0, 5, ROWS), rng.integers(0, 4, ROWS)], axis=1)
-    return [floats, ints, codes.astype(np.int32)], missing
+    codes = np.stack([rng.integers(0, 5, ROWS), rng.choice([0, 2, 3], ROWS)], axis=1)
+    texts = [b"" if lost else b"%d" % n for lost, n in zip(missing["t"], ints[:, 0], strict=True)]
+    return [floats, ints, codes.astype(np.int32)], missing, {"t": pa.array(texts, pa.binary())}
 
 
-def split(at: int) -> tuple[pa.Table, pa.Table]:
-    """The entries of the sample as two shards, the second beginning at a row."""
-    packs, missing = sample()
-    parts = []
-    for low, high in ((0, at), (at, ROWS)):
-        first = int(np.searchsorted(STARTS, low, side="right")) - 1
-        last = int(np.searchsorted(STARTS, high, side="left"))
-        starts = np.clip(STARTS[first : last + 1], low, high) - low
-        parts.append(
-            statistics.compute(
-                SCHEMA,
-                [pack[low:high] for pack in packs],
-                {name: flags[low:high] for name, flags in missing.items()},
-                GROUPS[first:last],
-                starts,
-            )
+def split(cuts: list[int]) -> tuple[pa.Table, pa.Table]:
+    """The entries of the sample as shards that begin at some rows, in spans of 300 rows."""
+    packs, missing, texts = sample()
+    parts = [
+        statistics.compute(
+            SCHEMA,
+            [pack[low:high] for pack in packs],
+            {name: flags[low:high] for name, flags in missing.items()},
+            {name: values.slice(low, high - low) for name, values in texts.items()},
+            np.append(np.arange(0, high - low, 300), high - low),
+            low,
         )
+        for low, high in itertools.pairwise([0, *cuts, ROWS])
+    ]
     return pa.concat_tables([a for a, _ in parts]), pa.concat_tables([b for _, b in parts])
 
 
-@pytest.mark.parametrize("at", [1, 3, 650, 2_500, 4_000])
-@pytest.mark.parametrize("groups", [None, [10], [11, 13], [14]])
-def test_merged_statistics_are_numpys(at: int, groups: list[int] | None) -> None:
-    """Split anywhere and merged over any groups, they are those of the values."""
-    packs, missing = sample()
+@settings(max_examples=30, deadline=None)
+@given(
+    cuts=st.lists(st.integers(1, ROWS - 1), unique=True, max_size=6).map(sorted),
+    low=st.integers(0, ROWS - 1),
+    rows=st.integers(1, ROWS),
+)
+def test_merged_statistics_are_numpys(cuts: list[int], low: int, rows: int) -> None:
+    """Split anywhere and merged over any spans, they are those of the values."""
+    packs, missing, texts = sample()
+    entries, counts = split(cuts)
+    firsts = np.unique(entries["first_row"].to_numpy())
+    firsts = firsts[(firsts >= low) & (firsts < low + rows)]
+    spans = [
+        table.filter(pa.array(np.isin(table["first_row"].to_numpy(), firsts)))
+        for table in (entries, counts)
+    ]
+    merged = statistics.merge(SCHEMA, *spans, VOCABULARIES)
+    if not len(firsts):
+        assert merged == {}
+        return
+    starts = np.append(np.unique(entries["first_row"].to_numpy()), ROWS)
     chosen = np.zeros(ROWS, bool)
-    for i, group in enumerate(GROUPS):
-        chosen[STARTS[i] : STARTS[i + 1]] = groups is None or group in groups
-    merged = statistics.merge(split(at)[0], None if groups is None else np.array(groups))
-    columns = {"x": packs[0][:, 0], "y": packs[0][:, 1], "n": packs[1][:, 0], "i": packs[2][:, 0]}
-    assert set(merged) == {*columns, "s", "t"}
-    for name, values in columns.items():
+    chosen[firsts[0] : starts[np.searchsorted(starts, firsts[-1]) + 1]] = True
+    assert set(merged) == set(SCHEMA.names)
+    numbers = {"x": packs[0][:, 0], "y": packs[0][:, 1], "n": packs[1][:, 0], "i": packs[2][:, 0]}
+    for name, values in numbers.items():
         lost = missing.get(name, np.zeros(ROWS, bool))
-        there = values[chosen & ~lost & ~np.isnan(values)].astype(np.float64)
+        there = values[chosen & ~lost & ~np.isnan(values)]
         found = merged[name]
         assert (found.count, found.nulls, found.valid) == (
             chosen.sum(),
@@ -79,40 +95,82 @@ def test_merged_statistics_are_numpys(at: int, groups: list[int] | None) -> None
             len(there),
         )
         if len(there):
-            assert (found.min, found.max) == (there.min(), there.max())
-            assert found.mean == pytest.approx(there.mean(), rel=1e-12)
-            assert found.variance == pytest.approx(there.var(), rel=1e-6, abs=1e-12)
+            assert (found.min, found.max) == (there.min().item(), there.max().item())
+            assert found.mean == pytest.approx(there.astype(np.float64).mean(), rel=1e-12)
+            assert found.variance == pytest.approx(there.astype(float).var(), rel=1e-6, abs=1e-12)
         else:
             assert (found.min, found.max, found.mean, found.variance) == (None,) * 4
-    assert merged["s"] == ColumnStatistics(
-        count=int(chosen.sum()),
-        nulls=int((packs[2][chosen, 1] == 0).sum()),
-        valid=0,
-        min=None,
-        max=None,
-        mean=None,
-        variance=None,
-    )
-    assert merged["t"].nulls == (chosen & missing["t"]).sum()
+        close(found.distinct, len(np.unique(there)))
+    codes = packs[2][chosen, 1]
+    seen, rows_of = np.unique(codes[codes > 0], return_counts=True)
+    assert (merged["s"].nulls, merged["s"].distinct) == ((codes == 0).sum(), len(seen))
+    assert merged["s"].values is not None
+    assert merged["s"].values.to_pydict() == {
+        "value": [WORDS[code - 2] for code in seen],
+        "code": seen.tolist(),
+        "rows": rows_of.tolist(),
+    }
+    there = [
+        v
+        for v, c, m in zip(texts["t"].to_pylist(), chosen, missing["t"], strict=True)
+        if c and not m
+    ]
+    found = merged["t"]
+    assert (found.nulls, found.valid) == ((chosen & missing["t"]).sum(), len(there))
+    assert (found.min, found.max) == (min(there, default=None), max(there, default=None))
+    close(found.distinct, len(set(there)))
 
 
-def test_vocabulary_counts_are_rows_of_each_value() -> None:
-    """Per group, without nulls and without values that the group does not have."""
-    packs, _ = sample()
-    _, counts = split(2_500)
-    found: dict[tuple[int, int], int] = {}
-    for entry in counts.to_pylist():
-        assert entry["column"] == "s"
-        key = (entry["group"], entry["code"])
-        found[key] = found.get(key, 0) + entry["count"]
-    expected: dict[tuple[int, int], int] = {}
-    for i, group in enumerate(GROUPS):
-        for code in packs[2][STARTS[i] : STARTS[i + 1], 1].tolist():
-            if code >= 2:
-                expected[int(group), code] = expected.get((int(group), code), 0) + 1
-    assert found == expected
+def close(found: int, true: int) -> None:
+    """Exact while few, then within five standard errors."""
+    if true <= MOST_LISTED:
+        assert found == true
+    else:
+        assert found == pytest.approx(true, rel=5 * 0.033)
 
 
-def test_nothing_is_known_of_no_group() -> None:
-    """A column without an entry is left out."""
-    assert statistics.merge(split(1)[0], np.array([], np.int64)) == {}
+@settings(max_examples=30, deadline=None)
+@given(cuts=st.lists(st.integers(1, ROWS - 1), unique=True, max_size=6).map(sorted))
+def test_an_estimate_does_not_depend_on_the_split(cuts: list[int]) -> None:
+    """The sketch of all rows is the same, bit for bit, however they are parted."""
+    whole, parted = (statistics.merge(SCHEMA, *split(case), VOCABULARIES) for case in ([], cuts))
+    for name in SCHEMA.names:
+        assert parted[name].distinct == whole[name].distinct
+
+
+@pytest.mark.parametrize("type_", ["int64", "uint64", "timestamp[ns]"])
+def test_bounds_are_exact_where_a_float_is_not(type_: str) -> None:
+    """Beyond 2^53."""
+    schema = Schema((Column(name="n", type=type_),))
+    dtype = schema["n"].dtype
+    values = np.array([[2**62 + 1], [2**62 + 3]], dtype)
+    entries, counts = statistics.compute(schema, [values], {}, {}, np.array([0, 2]), 0)
+    found = statistics.merge(schema, entries, counts, {})["n"]
+    assert (found.min, found.max, found.distinct) == (2**62 + 1, 2**62 + 3, 2)
+
+
+def test_zero_and_minus_zero_are_one_value() -> None:
+    """And NaN is none."""
+    schema = Schema((Column(name="x", type="double"),))
+    values = np.array([[0.0], [-0.0], [np.nan]])
+    entries, counts = statistics.compute(schema, [values], {}, {}, np.array([0, 1, 3]), 0)
+    found = statistics.merge(schema, entries, counts, {})["x"]
+    assert (found.count, found.valid, found.distinct) == (3, 2, 1)
+
+
+def test_the_bound_of_a_long_text_is_unknown() -> None:
+    """A short one would be kept; no bound is better than a cut one."""
+    schema = Schema((Column(name="t", type="string"),))
+    texts = {"t": pa.array([b"b" * 256, b"a" * 257], pa.binary())}
+    entries, counts = statistics.compute(schema, [], {}, texts, np.array([0, 2]), 0)
+    found = statistics.merge(schema, entries, counts, {})["t"]
+    assert (found.min, found.max, found.valid) == (None, "b" * 256, 2)
+
+
+@pytest.mark.parametrize("true", [1, 127, 128, 1_000, 30_000, 300_000])
+def test_distinct_values_are_counted(true: int) -> None:
+    """Exactly while few, then within five standard errors, for numbers that are close to another."""
+    for values in (np.arange(true, dtype="<u4"), (np.arange(true) / 8).view("<u8")):
+        registers = np.zeros((1, 1, distinct.REGISTERS), np.uint8)
+        distinct.update(registers, values[:, np.newaxis], np.zeros(1, np.int64), None)
+        close(distinct.estimate(distinct.sketch(registers[0, 0], values)), true)

@@ -20,7 +20,7 @@ from tfstream.conversion import csv_source, generations, index, keys, parquet_so
 from tfstream.conversion.csv_source import CsvPartition
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.placement import Placement, place, row_ids
-from tfstream.conversion.plan import ShardPlan, block_limit, plan_shards, shard_path
+from tfstream.conversion.plan import ShardPlan, block_limit, plan_shards, plan_spans, shard_path
 from tfstream.conversion.progress import ProgressCallback
 from tfstream.conversion.receipts import Receipts
 from tfstream.conversion.runs import Run, opened, write_runs
@@ -279,8 +279,8 @@ class _Assembly:
         return {name: keys_table[name][group].as_py() for name in keys_table.column_names}
 
     def _task(self, plan: ShardPlan, path: str, work: Workspace) -> ShardTask:
-        groups = np.arange(plan.first_group, plan.first_group + plan.groups)
-        counts = self.placement.rows_per_group[groups] if plan.groups > 1 else np.array([plan.rows])
+        groups = self.placement.rows_per_group[plan.first_group :][: plan.groups]
+        counts = groups if plan.groups > 1 else np.array([plan.rows])
         return ShardTask(
             folder=work.draft,
             path=path,
@@ -289,18 +289,13 @@ class _Assembly:
             token=shard_token(self.manifest.identity, plan.ordinal),
             schema=self.manifest.schema,
             source_schema=self.survey.schema,
+            rows=plan.rows,
             slices=tuple(
-                RunSlice(
-                    path=self.runs[piece.run].path,
-                    source=self.runs[piece.run].source,
-                    start=piece.start,
-                    stop=piece.stop,
-                )
+                RunSlice.of(self.runs[piece.run], piece)
                 for piece in self.placement.slices(plan.first_row, plan.rows)
             ),
             block_rows=self.block_rows,
-            groups=groups,
-            starts=np.concatenate([[0], np.cumsum(counts)]),
+            spans=plan_spans(counts, sum(self.survey.rows)),
         )
 
     def _runs_by_source(self) -> list[list[_OwnRun]]:

@@ -125,19 +125,19 @@ def joined(before: Catalog, tables: Mapping[str, pa.Table]) -> dict[str, pa.Tabl
     Args:
         before: the data set.
         tables: those of the new generation, as `write_index` takes them; all that is counted in
-            them, row ids too, begins at 0.
+            them, row ids too, begins at 0. Statistics name their rows as the data set does.
     """
     generation = generation_folder(before.folder, before.manifest.generation + 1)
     prefix = generation.relative_to(before.folder).as_posix()
     paths = [f"{prefix}/{path}" for path in tables["shards"]["path"].to_pylist()]
-    rows, groups, shards = before.rows, before.groups.num_rows, before.shards.num_rows
+    rows, shards = before.rows, before.shards.num_rows
     moved = {
         "shards": _shifted(_with(tables["shards"], path=pa.array(paths)), first_row=rows),
         "blocks": _shifted(tables["blocks"], shard=shards, first_row=rows),
         "groups": _shifted(tables["groups"], first_shard=shards, first_row=rows),
         "sources": tables["sources"],
-        "statistics": _shifted(tables["statistics"], group=groups),
-        "vocabulary_counts": _shifted(tables["vocabulary_counts"], group=groups),
+        "statistics": tables["statistics"],
+        "vocabulary_counts": tables["vocabulary_counts"],
     }
     return {
         name: pa.concat_tables([old, table.cast(old.schema)])

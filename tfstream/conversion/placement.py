@@ -12,9 +12,9 @@ from tfstream.conversion.keys import grouped
 from tfstream.conversion.runs import Run
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Slice:
-    """Consecutive rows of a run file."""
+    """Consecutive rows of a run file, which lie in stretches among some consecutive row ids."""
 
     run: int
     """Index of the run."""
@@ -22,6 +22,10 @@ class Slice:
     """First row in the file."""
     stop: int
     """Behind the last."""
+    begins: np.ndarray
+    """(stretches,) int64: where each stretch begins, counted from the first of the row ids."""
+    counts: np.ndarray
+    """(stretches,) int64: rows of each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,19 +44,27 @@ class Placement:
     """(stretches,) int64: where each begins in its run file."""
 
     def slices(self, first_row: int, rows: int) -> list[Slice]:
-        """Where consecutive row ids lie, in their order."""
-        last_row = first_row + rows
+        """Where consecutive row ids lie, one slice a run: its file too has the groups in order."""
         low = int(np.searchsorted(self.ends, first_row, side="right"))
-        high = int(np.searchsorted(self.ends, last_row, side="left"))
+        high = int(np.searchsorted(self.ends, first_row + rows, side="left")) + 1
+        starts = np.concatenate(
+            [self.ends[low - 1 : low] if low else [0], self.ends[low : high - 1]]
+        )
+        begins = np.maximum(starts, first_row)
+        counts = np.minimum(self.ends[low:high], first_row + rows) - begins
+        places = self.offsets[low:high] + begins - starts
+        order = np.argsort(self.runs[low:high], kind="stable")
+        runs = self.runs[low:high][order]
         found = []
-        for i in range(low, high + 1):
-            begin = int(self.ends[i - 1]) if i else 0
-            start = int(self.offsets[i]) - begin
+        for piece in np.split(order, np.flatnonzero(np.diff(runs)) + 1):
+            start, last = int(places[piece[0]]), piece[-1]
             found.append(
                 Slice(
-                    int(self.runs[i]),
-                    start + max(begin, first_row),
-                    start + min(int(self.ends[i]), last_row),
+                    run=int(self.runs[low + piece[0]]),
+                    start=start,
+                    stop=int(places[last] + counts[last]),
+                    begins=begins[piece] - first_row,
+                    counts=counts[piece],
                 )
             )
         return found

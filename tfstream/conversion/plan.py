@@ -12,6 +12,11 @@ import numpy as np
 BLOCK_BYTES = 1 << 20
 """Bytes of a block at most, unless one row alone has more."""
 
+SPAN_ROWS = 4096
+"""Rows behind which the next small group begins a span of statistics."""
+MOST_SPANS = 4096
+"""Spans that small groups have at most, about: larger data sets have longer ones."""
+
 _SLUG_LENGTH = 60
 
 
@@ -49,35 +54,50 @@ def plan_shards(
         block_rows: rows of a block at most.
         shard_rows: rows of a shard at most, at least 1.
     """
+    ends = np.cumsum(rows_per_group)
+    large = np.flatnonzero((rows_per_group >= block_rows) | (rows_per_group > shard_rows))
     shards: list[ShardPlan] = []
-    first_row = open_rows = open_groups = 0
-
-    def add(rows: int, first_group: int, groups: int) -> None:
-        nonlocal first_row
-        shards.append(
-            ShardPlan(
-                ordinal=len(shards),
-                first_row=first_row,
-                rows=rows,
-                first_group=first_group,
-                groups=groups,
-            )
-        )
-        first_row += rows
-
-    for group, rows in enumerate(rows_per_group.tolist()):
-        large = rows >= block_rows or rows > shard_rows
-        if open_groups and (large or open_rows + rows > shard_rows):
-            add(open_rows, group - open_groups, open_groups)
-            open_rows = open_groups = 0
-        if large:
-            for part in near_equal(rows, shard_rows).tolist():
-                add(part, group, 1)
-        else:
-            open_rows, open_groups = open_rows + rows, open_groups + 1
-    if open_groups:
-        add(open_rows, len(rows_per_group) - open_groups, open_groups)
+    group = 0
+    # A step is a shard, or all shards of a large group: never one of many small groups.
+    for stop in np.append(large, len(ends)).tolist():
+        while group < stop:
+            first_row = int(ends[group] - rows_per_group[group])
+            last = int(np.searchsorted(ends[:stop], first_row + shard_rows, side="right"))
+            shards.append(_shard(len(shards), first_row, int(ends[last - 1]), group, last))
+            group = last
+        if stop < len(ends):
+            first_row = int(ends[stop] - rows_per_group[stop])
+            for part in near_equal(int(rows_per_group[stop]), shard_rows).tolist():
+                shards.append(_shard(len(shards), first_row, first_row + part, stop, stop + 1))
+                first_row += part
+            group = stop + 1
     return tuple(shards)
+
+
+def _shard(ordinal: int, first_row: int, stop_row: int, group: int, stop_group: int) -> ShardPlan:
+    return ShardPlan(
+        ordinal=ordinal,
+        first_row=first_row,
+        rows=stop_row - first_row,
+        first_group=group,
+        groups=stop_group - group,
+    )
+
+
+def plan_spans(counts: np.ndarray, rows: int) -> np.ndarray:
+    """Where the spans of a shard begin: where a group does, the first behind a multiple of rows.
+
+    Args:
+        counts: (groups,) int64: rows that each group has in the shard.
+        rows: those of the data set, which make spans longer where they are many.
+
+    Returns:
+        (spans + 1,) int64: where each span begins, and the number of rows.
+    """
+    length = max(SPAN_ROWS, -(-rows // MOST_SPANS))
+    starts = np.cumsum(counts) - counts
+    first = np.diff(starts // length, prepend=-1) > 0
+    return np.append(starts[first], counts.sum())
 
 
 def near_equal(rows: int, limit: int) -> np.ndarray:

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfstream import storage
+from tfstream.conversion.placement import Slice
 from tfstream.conversion.plan import near_equal
-from tfstream.conversion.runs import column_place, fixed_schema, opened
+from tfstream.conversion.runs import Run, column_place, fixed_schema, opened
 from tfstream.conversion.vocabularies import codes_of, codes_path
 from tfstream.format import block, framing, provenance, statistics
 from tfstream.format.schema import MASK, Pack, Schema, storage_dtype
@@ -35,6 +36,30 @@ class RunSlice:
     """Ordinal of the source."""
     start: int
     stop: int
+    begins: np.ndarray
+    """(stretches,) int64: where in the shard each stretch of them begins."""
+    counts: np.ndarray
+    """(stretches,) int64: rows of each."""
+
+    @classmethod
+    def of(cls, run: Run, piece: Slice) -> RunSlice:
+        """The slice of a run."""
+        return cls(
+            path=run.path,
+            source=run.source,
+            start=piece.start,
+            stop=piece.stop,
+            begins=piece.begins,
+            counts=piece.counts,
+        )
+
+    def places(self) -> slice | np.ndarray:
+        """The places of its rows in the shard: a slice if they follow each other there."""
+        begin, rows = int(self.begins[0]), self.stop - self.start
+        if int(self.begins[-1] + self.counts[-1]) == begin + rows:
+            return slice(begin, begin + rows)
+        before = np.cumsum(self.counts) - self.counts
+        return np.asarray(np.repeat(self.begins - before, self.counts) + np.arange(rows))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,19 +75,13 @@ class ShardTask:
     token: int
     schema: Schema
     source_schema: pa.Schema
+    rows: int
     slices: tuple[RunSlice, ...]
-    """Its rows, in order."""
+    """Its rows, a slice a run file."""
     block_rows: int
     """Rows of a block at most."""
-    groups: np.ndarray
-    """(groups,) int64 ordinals of its groups."""
-    starts: np.ndarray
-    """(groups + 1,) int64: where each begins in the shard, and the number of rows."""
-
-    @property
-    def rows(self) -> int:
-        """Number of rows."""
-        return int(self.starts[-1])
+    spans: np.ndarray
+    """(spans + 1,) int64: where each span of its statistics begins, and the number of rows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +175,7 @@ def _write_shard(
             framed.append(len(record))
             first += size
     entries, counts = statistics.compute(
-        task.schema, rows.packs, rows.missing, task.groups, task.starts
+        task.schema, rows.packs, rows.missing, rows.texts, task.spans, task.first_row
     )
     return ShardRecord(
         files=(
@@ -225,8 +244,8 @@ def _open(task: ShardTask, path: Path, stack: contextlib.ExitStack) -> _OpenRun:
 
 
 def _gather(task: ShardTask, runs: dict[Path, _OpenRun], stack: contextlib.ExitStack) -> _Rows:
-    """The rows of a shard out of the run files, in order."""
-    schema, count = task.schema, int(task.starts[-1])
+    """The rows of a shard out of the run files, each slice to its places."""
+    schema, count = task.schema, task.rows
     places = {name: column_place(name, task.source_schema) for name in schema.names}
     coded = {column.name for column in schema.columns if column.coded}
     packs = schema.packs
@@ -240,19 +259,20 @@ def _gather(task: ShardTask, runs: dict[Path, _OpenRun], stack: contextlib.ExitS
         if column.shape and column.null_items
     }
     source, source_row = np.empty(count, np.int32), np.empty(count, np.int64)
-    at = 0
+    spans: list[slice | np.ndarray] = []
     for piece in task.slices:
         if piece.path not in runs:
             runs[piece.path] = _open(task, piece.path, stack)
         run = runs[piece.path]
-        span = slice(at, at + piece.stop - piece.start)
+        span = piece.places()
+        spans.append(span)
         for pack, matrix in zip(packs, matrices, strict=True):
             # A pack of the run file that is one of a block is copied whole, others by column.
             whole = run.packs.get(pack.columns)
             if whole is not None:
                 matrix[span] = whole[piece.start : piece.stop]
             else:
-                _fill(matrix[span], pack, piece, run, {name: places[name] for name in coded})
+                _fill(matrix, span, pack, piece, run, {name: places[name] for name in coded})
         for name, place in masked:
             lost = _missing(run, place, piece)
             if lost is not None:
@@ -260,23 +280,39 @@ def _gather(task: ShardTask, runs: dict[Path, _OpenRun], stack: contextlib.ExitS
         for name, values in texts.items():
             values.append(_text(run.columns[f"text/{places[name]}"], piece))
         for name, valid in items.items():
-            _fill_items(valid[span], run.columns.get(f"items/{places[name]}"), piece)
+            _fill_items(valid, span, run.columns.get(f"items/{places[name]}"), piece)
         source[span] = piece.source
         source_row[span] = run.source_row[piece.start : piece.stop]
-        at = span.stop
     for name in items.keys() & missing.keys():
         items[name][missing[name]] = 0
+    return _Rows(matrices, missing, _joined(texts, spans), items, source, source_row)
+
+
+def _joined(
+    texts: dict[str, list[pa.Array]], spans: list[slice | np.ndarray]
+) -> dict[str, pa.Array]:
+    """Each column's texts, slice by slice, in one array in the order of their places."""
     joined = {name: pa.concat_arrays(values) for name, values in texts.items()}
-    return _Rows(matrices, missing, joined, items, source, source_row)
+    places = np.concatenate([np.r_[span] for span in spans])
+    if texts and (np.diff(places) < 0).any():
+        order = pa.array(np.argsort(places))
+        joined = {name: values.take(order) for name, values in joined.items()}
+    return joined
 
 
-def _fill(
-    matrix: np.ndarray, pack: Pack, piece: RunSlice, run: _OpenRun, coded: dict[str, str]
+def _fill(  # noqa: PLR0913, PLR0917 - from where to where
+    matrix: np.ndarray,
+    span: slice | np.ndarray,
+    pack: Pack,
+    piece: RunSlice,
+    run: _OpenRun,
+    coded: dict[str, str],
 ) -> None:
     """A pack column by column: codes, and columns that codes pushed into another pack.
 
     Args:
-        matrix: (rows, columns of the pack), filled.
+        matrix: (rows of the shard, columns of the pack), filled.
+        span: the places of the rows in it.
         pack: the pack.
         piece: the rows.
         run: the run file.
@@ -288,16 +324,18 @@ def _fill(
     for j, name in enumerate(pack.columns):
         if name in coded:
             values = run.columns[f"text/{coded[name]}"].slice(piece.start, piece.stop - piece.start)
-            matrix[:, j] = codes_of(values, run.codes[coded[name]])
+            matrix[span, j] = codes_of(values, run.codes[coded[name]])
         else:
-            matrix[:, j] = plain[name][piece.start : piece.stop]
+            matrix[span, j] = plain[name][piece.start : piece.stop]
 
 
-def _fill_items(valid: np.ndarray, column: pa.Array | None, piece: RunSlice) -> None:
-    """Which items of tensors are there, (rows, slots); as they are if all of the run's are."""
+def _fill_items(
+    valid: np.ndarray, span: slice | np.ndarray, column: pa.Array | None, piece: RunSlice
+) -> None:
+    """Which items of tensors are there, (rows of the shard, slots); all if all of the run's are."""
     if column is not None:
         stored = np.frombuffer(column.buffers()[1], np.uint8).reshape(-1, valid.shape[1])
-        valid[:] = stored[piece.start : piece.stop]
+        valid[span] = stored[piece.start : piece.stop]
 
 
 def _missing(run: _OpenRun, place: str, piece: RunSlice) -> np.ndarray | None:

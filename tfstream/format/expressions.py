@@ -1,12 +1,13 @@
 """The small language of `where`, `label` and `group_by`, parsed by sqlglot with a white list.
 
-Comparisons, in, is null, and, or, not over columns and key functions of a timestamp.
+Comparisons, in, is null, and, or, not over columns and key functions: parts of a timestamp,
+`hash(column, n)` and `bucket(column, width)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import pyarrow as pa
@@ -15,6 +16,17 @@ import sqlglot
 from sqlglot import exp
 
 from tfstream.errors import UsageError
+from tfstream.format.key_functions import (
+    FUNCTION_NAMES,
+    FUNCTIONS,
+    PARTS,
+    Bucket,
+    Derived,
+    Hash,
+    Part,
+    derive,
+    name_of,
+)
 
 Literal = bool | int | float | str
 
@@ -24,15 +36,6 @@ class Column:
     """The value of a column."""
 
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Part:
-    """A part of a timestamp, such as its month, in a zone."""
-
-    part: str
-    column: str
-    zone: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +85,8 @@ class Logic:
     right: Node
 
 
-Node = Column | Part | Compare | Constant | In | IsNull | Not | Logic
+Node = Column | Derived | Compare | Constant | In | IsNull | Not | Logic
 
-_PARTS: dict[str, Callable[[Any], Any]] = {
-    "year": pc.year,
-    "month": pc.month,
-    "day": pc.day,
-    "hour": pc.hour,
-    "weekday": pc.day_of_week,
-    "date": lambda values: pc.cast(values, pa.date32()),
-}
 _COMPARISONS: dict[type[exp.Expr], str] = {
     exp.EQ: "==",
     exp.NEQ: "!=",
@@ -108,7 +103,7 @@ class Key:
     """One expression of `group_by`, and the name of the column that it makes."""
 
     name: str
-    value: Column | Part
+    value: Column | Derived
 
 
 def parse(text: str) -> Node:
@@ -121,7 +116,9 @@ def parse(text: str) -> Node:
 
 
 def parse_key(text: str) -> Key:
-    """One expression of `group_by`: a column, or a part of a timestamp, with `AS name` if wanted.
+    """One expression of `group_by`: a column or a key function, with `AS name` if wanted.
+
+    Without it, the key has the name of the column or the function.
 
     Raises:
         UsageError: if it is neither.
@@ -131,12 +128,9 @@ def parse_key(text: str) -> Key:
     value = _node(tree.this if isinstance(tree, exp.Alias) else tree, text)
     if isinstance(value, Column):
         return Key(alias or value.name, value)
-    if isinstance(value, Part):
-        return Key(alias or value.part, value)
-    raise UsageError(
-        f"cannot group by {text!r}: give a column or one of {', '.join(_PARTS)} "
-        "of a timestamp column"
-    )
+    if isinstance(value, Derived):
+        return Key(alias or name_of(value), value)
+    raise UsageError(f"cannot group by {text!r}: give a column or one of {FUNCTIONS}")
 
 
 def columns(node: Node) -> tuple[str, ...]:
@@ -149,6 +143,23 @@ def conjuncts(node: Node) -> list[Node]:
     if isinstance(node, Logic) and node.operator == "and":
         return conjuncts(node.left) + conjuncts(node.right)
     return [node]
+
+
+def with_keys(node: Node, keys: Iterable[Key]) -> Node:
+    """The expression with the key columns in place of what they were derived from."""
+    known = {key.value: Column(key.name) for key in keys if isinstance(key.value, Derived)}
+
+    def replaced(node: Any) -> Any:  # noqa: ANN401 - a node, or a field of one
+        if isinstance(node, Derived):
+            return known.get(node, node)
+        if isinstance(node, (Compare, Logic)):
+            return replace(node, left=replaced(node.left), right=replaced(node.right))
+        if isinstance(node, (In, IsNull, Not)):
+            return replace(node, value=replaced(node.value))
+        return node
+
+    found: Node = replaced(node)
+    return found
 
 
 def evaluate(node: Node, table: pa.Table) -> pa.ChunkedArray:
@@ -193,7 +204,7 @@ class _Grammar(sqlglot.Dialect):
 
         FUNCTIONS: ClassVar[dict[str, Any]] = {}
         FUNCTION_PARSERS: ClassVar[dict[str, Any]] = {}
-        NO_PAREN_FUNCTIONS: ClassVar[dict[Any, Any]] = {}
+        NO_PARENFUNCTION_NAMES: ClassVar[dict[Any, Any]] = {}
 
 
 def _sql(text: str) -> exp.Expr:
@@ -225,13 +236,13 @@ def _node(tree: exp.Expr, text: str) -> Node:  # noqa: PLR0911 - one return a no
     if isinstance(tree, (exp.And, exp.Or)):
         operator = "and" if isinstance(tree, exp.And) else "or"
         return Logic(operator, _node(tree.left, text), _node(tree.right, text))
-    part = _part(tree)
-    if part is not None:
-        return part
+    derived = _derived(tree, text)
+    if derived is not None:
+        return derived
     raise UsageError(
         f"{text!r} has {tree.sql()!r}, which is not part of the language: "
         "comparisons, in, is null, and, or, "
-        f"not over columns and {', '.join(_PARTS)} of a timestamp column"
+        f"not over columns and {FUNCTIONS}"
     )
 
 
@@ -244,15 +255,25 @@ def _compare(operator: str, tree: exp.Expr, text: str) -> Compare:
     return Compare(operator, left, right)
 
 
-def _part(tree: exp.Expr) -> Part | None:
-    """`month(ts)` or `month(ts, 'zone')`."""
-    if not isinstance(tree, exp.Anonymous) or str(tree.this).lower() not in _PARTS:
-        return None
+def _derived(tree: exp.Expr, text: str) -> Derived | None:
+    """`month(ts)`, `month(ts, 'zone')`, `hash(id, 64)` or `bucket(price, 10)`."""
+    name = str(tree.this).lower() if isinstance(tree, exp.Anonymous) else None
     column, *rest = tree.expressions or [None]
-    zoned = len(rest) == 1 and isinstance(rest[0], exp.Literal) and rest[0].is_string
-    if not isinstance(column, exp.Column) or (rest and not zoned):
+    if name not in FUNCTION_NAMES or not isinstance(column, exp.Column):
         return None
-    return Part(str(tree.this).lower(), column.name, rest[0].name if rest else None)
+    if name in PARTS:
+        zoned = len(rest) == 1 and isinstance(rest[0], exp.Literal) and rest[0].is_string
+        return (
+            Part(name, column.name, rest[0].name if rest else None) if zoned or not rest else None
+        )
+    if len(rest) != 1:
+        return None
+    number = _literal(rest[0], text)
+    if name == "hash" and (type(number) is not int or not 1 <= number < 1 << 63):
+        raise UsageError(f"{text!r}: hash needs a whole number from 1 to 2^63 - 1")
+    if isinstance(number, (bool, str)) or not 0 < number < 1 << 63:
+        raise UsageError(f"{text!r}: bucket needs a width above 0 and below 2^63")
+    return Hash(column.name, int(number)) if name == "hash" else Bucket(column.name, number)
 
 
 def _literal(tree: exp.Expr, text: str) -> Literal:
@@ -279,7 +300,7 @@ def _number(digits: str) -> int | float:
 def _columns(node: Node) -> Iterator[str]:
     if isinstance(node, Column):
         yield node.name
-    elif isinstance(node, Part):
+    elif isinstance(node, Derived):
         yield node.column
     elif isinstance(node, (Compare, Logic)):
         yield from _columns(node.left)
@@ -291,8 +312,8 @@ def _columns(node: Node) -> Iterator[str]:
 def _evaluate(node: Node, table: pa.Table) -> Any:  # noqa: ANN401, PLR0911 - one return a node of the grammar
     if isinstance(node, Column):
         return _column(node.name, table)
-    if isinstance(node, Part):
-        return _PARTS[node.part](_local(_column(node.column, table), node))
+    if isinstance(node, Derived):
+        return derive(node, _column(node.column, table))
     if isinstance(node, Constant):
         return pa.scalar(node.value)
     if isinstance(node, Compare):
@@ -324,18 +345,3 @@ def _column(name: str, table: pa.Table) -> pa.ChunkedArray:
     if name not in table.column_names:
         raise UsageError(f"there is no column {name!r}; there are {', '.join(table.column_names)}")
     return table[name]
-
-
-def _local(values: pa.ChunkedArray, part: Part) -> pa.ChunkedArray:
-    """The wall clock in the part's zone; a timestamp without a zone counts as UTC."""
-    if not pa.types.is_timestamp(values.type):
-        if pa.types.is_date(values.type) and part.zone is None and part.part != "hour":
-            return values
-        raise UsageError(
-            f"{part.part}({part.column}) needs a timestamp, but {part.column!r} is {values.type}"
-        )
-    if part.zone is None:
-        return values if values.type.tz is None else pc.local_timestamp(values)
-    if values.type.tz is None:
-        values = pc.assume_timezone(values, "UTC")
-    return pc.local_timestamp(values.cast(pa.timestamp(values.type.unit, part.zone)))

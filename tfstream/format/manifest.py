@@ -7,6 +7,7 @@ import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from tfstream import storage
 from tfstream.errors import CorruptionError, DataError, UsageError
+from tfstream.format.canonical import canonical
 from tfstream.format.schema import Schema
 
 FORMAT = 0
@@ -59,7 +61,6 @@ SOURCES = pa.schema(
 )
 _VOCABULARIES = pa.schema([("column", pa.string()), ("value", pa.string())])
 _TABLES = ("shards", "blocks", "groups", "sources", "vocabularies")
-_STATISTICS = ("statistics", "vocabulary_counts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +98,7 @@ class Manifest:
         return len(self.parents)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Catalog:
     """An open data set: its manifest and index, checked against its digest."""
 
@@ -111,8 +112,6 @@ class Catalog:
     vocabularies: Mapping[str, pa.Array]
     """The values of each coded column, sorted, then the sorted new ones of each append; the code of
     value i is `FIRST_CODE + i`."""
-    statistics: pa.Table
-    vocabulary_counts: pa.Table
     block_shard: NDArray[Any]
     block_offset: NDArray[Any]
     block_size: NDArray[Any]
@@ -132,10 +131,20 @@ class Catalog:
         """Rows of the data set."""
         return int(self.block_rows.sum())
 
-    @property
+    @cached_property
     def group_starts(self) -> NDArray[Any]:
         """Row id of the first row of each group."""
         return np.asarray(self.groups["first_row"])
+
+    @cached_property
+    def statistics(self) -> pa.Table:
+        """The entries of all spans, read when first asked for; see `format.statistics`."""
+        return _table(_table_path(self.folder, self.manifest.generation, "statistics"))
+
+    @cached_property
+    def vocabulary_counts(self) -> pa.Table:
+        """The counts of codes in all spans, read when first asked for."""
+        return _table(_table_path(self.folder, self.manifest.generation, "vocabulary_counts"))
 
     def shard_path(self, shard: int) -> Path:
         """Where a shard lies."""
@@ -238,10 +247,7 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
             )
         path = generation_folder(folder, ordinals[digest] + 1) / _PARENT
         newest, manifest = _parse(path)
-    tables = {
-        name: _table(_table_path(folder, manifest.generation, name))
-        for name in (*_TABLES, *_STATISTICS)
-    }
+    tables = {name: _table(_table_path(folder, manifest.generation, name)) for name in _TABLES}
     try:
         if _digest(manifest, {name: tables[name] for name in _TABLES}) != newest:
             raise CorruptionError(
@@ -268,8 +274,6 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
                 for column in manifest.schema.columns
                 if column.coded
             },
-            statistics=tables["statistics"],
-            vocabulary_counts=tables["vocabulary_counts"],
             block_shard=_int64(blocks["shard"]),
             block_offset=_int64(blocks["offset"]),
             block_size=_int64(blocks["size_bytes"]),
@@ -364,20 +368,9 @@ def _digest(manifest: Manifest, tables: Mapping[str, pa.Table]) -> str:
         digest.update(f"\n{name} {tables[name].num_rows}\n".encode())
         for column in tables[name].column_names:
             digest.update(f"{column}\n".encode())
-            digest.update(_canonical(tables[name][column]))
+            for part in canonical(tables[name][column]):
+                digest.update(part)
     return digest.hexdigest()
-
-
-def _canonical(values: pa.ChunkedArray) -> bytes:
-    """The values as bytes that do not depend on a library's version."""
-    if pa.types.is_integer(values.type) and values.null_count == 0:
-        array = values.to_numpy()
-        return bytes(array.astype(array.dtype.newbyteorder("<")).tobytes())
-    if pa.types.is_binary(values.type) or pa.types.is_fixed_size_binary(values.type):
-        texts = [None if value is None else value.hex() for value in values.to_pylist()]
-    else:
-        texts = values.cast(pa.string()).to_pylist()
-    return json.dumps(texts, separators=(",", ":")).encode()
 
 
 def _int64(values: pa.ChunkedArray) -> NDArray[Any]:

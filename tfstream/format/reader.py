@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,67 @@ def read_block(catalog: Catalog, block: int, columns: Sequence[str] | None = Non
     """
     schema = catalog.schema
     wanted = [schema[name] for name in (schema.names if columns is None else columns)]
+    rows = int(catalog.block_rows[block])
+    with _checked(catalog, block) as features:
+        arrays = [_column(schema, column, features, rows, catalog) for column in wanted]
+    return pa.table(arrays, names=[column.name for column in wanted])
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRows:
+    """Rows as a block stores them, of some columns."""
+
+    packs: list[NDArray[Any]]
+    """The values of each pack of the columns' schema, (rows, columns of the pack)."""
+    missing: dict[str, NDArray[Any]]
+    """For each nullable column: (rows,) bool, true for null."""
+    texts: dict[str, pa.Array]
+    """For each column of uncoded text: (rows,) binary, empty where null."""
+
+    @classmethod
+    def joined(cls, parts: Sequence[StoredRows]) -> StoredRows:
+        """The rows of at least one part, one part after the other."""
+        first = parts[0]
+        return cls(
+            [np.concatenate([p.packs[i] for p in parts]) for i in range(len(first.packs))],
+            {name: np.concatenate([p.missing[name] for p in parts]) for name in first.missing},
+            {name: pa.concat_arrays([p.texts[name] for p in parts]) for name in first.texts},
+        )
+
+
+def read_stored(catalog: Catalog, block: int, schema: Schema, keep: NDArray[Any]) -> StoredRows:
+    """Some rows of a block as they are stored.
+
+    Args:
+        catalog: the data set.
+        block: the block's ordinal.
+        schema: those columns of the data set that are wanted.
+        keep: (rows of the block,) bool: which rows.
+
+    Raises:
+        CorruptionError: if the bytes are not those that were written.
+    """
+    whole, rows = catalog.schema, len(keep)
+    with _checked(catalog, block) as features:
+        stored = {
+            column.name: _packed(whole, column, features, rows)[keep]
+            for column in schema.columns
+            if column.dtype is not None
+        }
+        return StoredRows(
+            [np.hstack([stored[name] for name in pack.columns]) for pack in schema.packs],
+            {name: ~_there(whole, name, features, rows)[keep] for name in schema.masked},
+            {
+                name: pa.array(features[whole.texts[name]], pa.binary()).filter(pa.array(keep))
+                for name in schema.texts
+                if not schema[name].is_list
+            },
+        )
+
+
+@contextmanager
+def _checked(catalog: Catalog, block: int) -> Iterator[dict[str, list[bytes]]]:
+    """The features of a block; what fails with them is told as damage."""
     first, rows = int(catalog.block_first[block]), int(catalog.block_rows[block])
     path = catalog.shard_path(int(catalog.block_shard[block]))
     try:
@@ -57,13 +120,12 @@ def read_block(catalog: Catalog, block: int, columns: Sequence[str] | None = Non
     try:
         features = blocks.decode(framing.unframe(framed))
         _check_header(catalog, block, features[HEADER][0])
-        arrays = [_column(schema, column, features, rows, catalog) for column in wanted]
+        yield features
     except (ValueError, KeyError, IndexError, pa.ArrowException) as error:
         raise CorruptionError(
             f"{path}: block {block}, rows {first} to {first + rows - 1}, is not what was written: "
             f"{error}; convert again"
         ) from error
-    return pa.table(arrays, names=[column.name for column in wanted])
 
 
 def take(
@@ -112,9 +174,7 @@ def _column(
         return pa.nulls(rows)
     there = items = None
     if column.nullable:
-        bits = np.frombuffer(features[MASK][0], np.uint8).reshape(rows, schema.mask_bytes)
-        place = schema.masked.index(column.name)
-        there = (bits[:, place // 8] >> (place % 8) & 1) > 0
+        there = _there(schema, column.name, features, rows)
     if column.null_items:
         items = np.frombuffer(features[schema.validities[column.name]][0], np.uint8) > 0
     if column.name in schema.texts:
@@ -132,6 +192,14 @@ def _column(
         codes = pa.array(stored[:, 0], mask=stored[:, 0] == NULL_CODE)
         return catalog.vocabularies[column.name].take(pc.subtract(codes, FIRST_CODE))
     return restored_numbers(stored[:, 0], column.arrow, there)
+
+
+def _there(schema: Schema, name: str, features: dict[str, list[bytes]], rows: int) -> NDArray[Any]:
+    """Whether a nullable column has a value, (rows,) bool."""
+    bits = np.frombuffer(features[MASK][0], np.uint8).reshape(rows, schema.mask_bytes)
+    place = schema.masked.index(name)
+    there: NDArray[Any] = (bits[:, place // 8] >> (place % 8) & 1) > 0
+    return there
 
 
 def _packed(

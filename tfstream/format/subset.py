@@ -110,15 +110,15 @@ class Subset:
     def where(self, text: str) -> Subset:
         """The rows that fulfil a condition.
 
-        Conditions on key columns of the groups are decided by the index alone; the blocks that are
-        left are
-        read for the others.
+        Conditions on key columns of the groups, or on the key functions that made them, are decided
+        by the index alone; the blocks that are left are read for the others.
 
         Raises:
             UsageError: if the condition does not parse or names a column that is not there.
         """
         catalog, keys = self.catalog, set(self.catalog.manifest.keys)
-        tree = expressions.parse(text)
+        made = [expressions.parse_key(key) for key in catalog.manifest.group_by]
+        tree = expressions.with_keys(expressions.parse(text), made)
         known = (
             *catalog.schema.names,
             *(k for k in catalog.manifest.keys if k not in catalog.schema.names),
@@ -135,19 +135,61 @@ class Subset:
                 groups &= _truth(part, catalog.groups, text)
             else:
                 others.append(part)
+        some, every = self._decided(groups)
+        if not others:
+            every &= np.isin(self.blocks, list(self.bitmaps), invert=True)
         blocks, bitmaps = [], {}
-        for block in self.blocks:
-            keep = self._keep(int(block), groups, others, text)
+        for block, whole in zip(self.blocks[some].tolist(), every[some].tolist(), strict=True):
+            if whole and not others:
+                blocks.append(block)
+                continue
+            keep = self._keep(block, groups, others, text)
             if keep.any():
                 blocks.append(block)
                 if not keep.all():
-                    bitmaps[int(block)] = keep
+                    bitmaps[block] = keep
         return Subset(
             catalog=catalog,
             recipe=(*self.recipe, text),
             blocks=np.asarray(blocks, np.int64),
             bitmaps=bitmaps,
         )
+
+    def kept_between(self, starts: NDArray[Any], stops: NDArray[Any]) -> NDArray[Any]:
+        """How many rows are kept of each range of row ids.
+
+        Args:
+            starts: (ranges,) int64, first row ids.
+            stops: (ranges,) int64, behind the last ones.
+        """
+        kept: NDArray[Any] = self._kept_before(stops) - self._kept_before(starts)
+        return kept
+
+    def _kept_before(self, row_ids: NDArray[Any]) -> NDArray[Any]:
+        """How many kept rows have a lower id."""
+        first, rows = self.catalog.block_first[self.blocks], self.catalog.block_rows[self.blocks]
+        before = np.concatenate([[0], np.cumsum(self.kept)])
+        index = np.searchsorted(first, row_ids, side="right") - 1
+        inside = np.flatnonzero(index >= 0)
+        places = index[inside]
+        ranks = np.minimum(row_ids[inside] - first[places], rows[places])
+        partly = np.isin(self.blocks, list(self.bitmaps))[places]
+        for i in np.flatnonzero(partly & (ranks < rows[places])):
+            ranks[i] = self.bitmaps[int(self.blocks[places[i]])][: ranks[i]].sum()
+        done = ranks == rows[places]
+        found = np.zeros(len(row_ids), np.int64)
+        found[inside] = np.where(done, before[places + 1], before[places] + ranks)
+        return found
+
+    def _decided(self, groups: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        """For each of the blocks, whether some and whether all of its rows are of these groups."""
+        catalog = self.catalog
+        first, rows = catalog.block_first[self.blocks], catalog.block_rows[self.blocks]
+        low = np.searchsorted(catalog.group_starts, first, side="right") - 1
+        high = np.searchsorted(catalog.group_starts, first + rows, side="left")
+        before = np.concatenate([[0], np.cumsum(groups)])
+        found = before[high] - before[low]
+        return found > 0, found == high - low
 
     def _keep(
         self, block: int, groups: NDArray[Any], conditions: list[expressions.Node], text: str

@@ -65,10 +65,9 @@ def nulls_of(catalog: Catalog) -> dict[str, bool]:
 
     Of the whole data set, so that streams over parts of it have the same features.
     """
-    found = statistics.merge(catalog.statistics, None)
+    found = statistics.nulls(catalog.statistics)
     return {
-        column.name: (column.nullable or column.coded)
-        and (column.name not in found or found[column.name].nulls > 0)
+        column.name: (column.nullable or column.coded) and found.get(column.name, 1) > 0
         for column in catalog.schema.columns
     }
 

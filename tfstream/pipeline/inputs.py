@@ -11,8 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from tfstream.errors import UsageError
-from tfstream.format import statistics
-from tfstream.format.schema import FIRST_CODE
+from tfstream.format import kept_statistics
 from tfstream.format.subset import Subset
 from tfstream.pipeline.features import Feature
 
@@ -103,10 +102,10 @@ def _normalised(
     inputs: dict[str, KerasTensor],
 ) -> list[KerasTensor]:
     """Numbers less their mean, by their deviation; 0 where there is none, and a 1 that tells so."""
-    found = statistics.merge(subset.catalog.statistics, subset.groups)
-    known = [found.get(feature.name) for feature in features]
-    means = [0.0 if c is None or c.mean is None else c.mean for c in known]
-    variances = [1.0 if c is None or not c.variance else c.variance for c in known]
+    found = kept_statistics.describe(subset, [feature.name for feature in features])
+    known = [found[feature.name] for feature in features]
+    means = [0.0 if c.mean is None else c.mean for c in known]
+    variances = [c.variance or 1.0 for c in known]
     values = [
         # Subtracted in double precision, since a float32 keeps no second of a time in microseconds.
         _standard(columns[feature.name], mean, variance)
@@ -136,13 +135,9 @@ def _standard(value: KerasTensor, mean: float, variance: float) -> KerasTensor:
 
 
 def _embedded(subset: Subset, feature: Feature, codes: KerasTensor) -> KerasTensor:
-    counts = subset.catalog.vocabulary_counts
-    rows = np.isin(counts["group"].to_numpy(), subset.groups) & np.asarray(
-        [name == feature.name for name in counts["column"].to_pylist()], bool
-    )
-    seen = np.unique(counts["code"].to_numpy()[rows])
-    # Null is a value of its own; what the subset's groups do not have is the layer's unseen.
-    vocabulary = [0, *(int(code) for code in seen if code >= FIRST_CODE)]
+    values = kept_statistics.describe(subset, [feature.name])[feature.name].values
+    # Null is a value of its own; what the subset does not have is the layer's unseen.
+    vocabulary = [0, *(values["code"].to_pylist() if values is not None else [])]
     if feature.as_float:
         codes = keras.ops.where(keras.ops.isnan(codes), keras.ops.zeros_like(codes), codes)
     lookup = keras.layers.IntegerLookup(vocabulary=vocabulary, num_oov_indices=1)

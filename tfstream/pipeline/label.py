@@ -7,7 +7,7 @@ from typing import Literal
 import pyarrow as pa
 
 from tfstream.errors import DataError, UsageError
-from tfstream.format import expressions, statistics
+from tfstream.format import expressions, kept_statistics, key_functions
 from tfstream.format.manifest import Catalog
 from tfstream.format.subset import Subset
 
@@ -62,7 +62,7 @@ def without_nulls(subset: Subset, label: str, policy: Literal["error", "drop"]) 
         DataError: if some are null and the policy is "error", with their count.
     """
     tree = expressions.parse(label)
-    if not _may_be_null(subset, expressions.columns(tree)):
+    if not kept_statistics.may_be_null(subset, expressions.columns(tree)):
         return subset
     if policy == "drop":
         kept = subset.where(f"({label}) is not null")
@@ -82,7 +82,7 @@ def check_weights(subset: Subset, name: str) -> None:
     Raises:
         DataError: with their count.
     """
-    if not _may_be_null(subset, [name]):
+    if not kept_statistics.may_be_null(subset, [name]):
         return
     nulls = subset.where(f'"{name}" is null').rows
     if nulls:
@@ -92,17 +92,12 @@ def check_weights(subset: Subset, name: str) -> None:
         )
 
 
-def _may_be_null(subset: Subset, names: tuple[str, ...] | list[str]) -> bool:
-    """Whether the statistics of the subset's groups leave a null possible."""
-    found = statistics.merge(subset.catalog.statistics, subset.groups)
-    return any(name not in found or found[name].nulls > 0 for name in names)
-
-
 def _check(node: expressions.Node, catalog: Catalog) -> None:
     """Refuse a condition that the graph cannot evaluate."""
-    if isinstance(node, expressions.Part):
+    if isinstance(node, key_functions.Derived):
         raise UsageError(
-            f"{node.part}({node.column}) cannot be part of a label; make it a column of the source"
+            f"{key_functions.name_of(node)}({node.column}) cannot be part of a label; "
+            "make it a column of the source"
         )
     if isinstance(node, expressions.IsNull):
         if not isinstance(node.value, expressions.Column):
@@ -122,7 +117,7 @@ def _check(node: expressions.Node, catalog: Catalog) -> None:
 
 def _check_comparison(node: expressions.Compare, catalog: Catalog) -> None:
     for side in (node.left, node.right):
-        if isinstance(side, expressions.Part):
+        if isinstance(side, key_functions.Derived):
             _check(side, catalog)
     if not isinstance(node.left, expressions.Column) or not isinstance(
         node.right, (expressions.Column, expressions.Constant)

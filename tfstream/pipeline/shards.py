@@ -11,9 +11,10 @@ import pyarrow as pa
 
 from tfstream import storage
 from tfstream.errors import UsageError
-from tfstream.format import reader, statistics
+from tfstream.format import kept_statistics, reader
 from tfstream.format.manifest import open_catalog
 from tfstream.format.schema import Schema
+from tfstream.format.statistics import ColumnStatistics
 from tfstream.format.subset import Subset
 from tfstream.pipeline.stream import Stream, StreamOptions
 
@@ -55,12 +56,13 @@ class Shards:
         return self.subset.catalog.groups.take(pa.array(self.subset.groups))
 
     @property
-    def statistics(self) -> Mapping[str, statistics.ColumnStatistics]:
-        """Statistics of each column over the groups that have a row here.
+    def statistics(self) -> Mapping[str, ColumnStatistics]:
+        """Statistics of each column over these rows.
 
-        A group counts whole, even where a condition keeps only some of its rows.
+        They are added up from the index; where conditions leave a part of a span of rows, see
+        DESIGN.md, the rows of that part are read, at each call.
         """
-        return statistics.merge(self.subset.catalog.statistics, self.subset.groups)
+        return kept_statistics.describe(self.subset)
 
     def where(self, condition: str) -> Shards:
         """The rows that fulfil a condition, such as "month < 11 and carrier = 'UA'".

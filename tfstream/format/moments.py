@@ -1,0 +1,129 @@
+"""Counts, bounds, means and squares of many columns at once, strip by strip."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tfstream.format import distinct
+
+_LONG_ROW = 512
+_STRIP_VALUES = 1 << 16
+"""Values that are looked at at once, so that they stay in the cache."""
+
+
+class Moments:
+    """Valid counts, bounds, means, m2 and registers of spans, (spans, columns) each."""
+
+    def __init__(self, spans: int, columns: int, dtype: np.dtype[Any]) -> None:
+        """Of no rows yet."""
+        floating = np.issubdtype(dtype, np.floating)
+        self._top = np.array(np.inf if floating else np.iinfo(dtype).max, dtype)
+        self._bottom = np.array(-np.inf if floating else np.iinfo(dtype).min, dtype)
+        shape = (spans, columns)
+        self.valid, self.mean, self.m2 = (np.zeros(shape) for _ in range(3))
+        self.low, self.high = np.full(shape, self._top), np.full(shape, self._bottom)
+        self.registers = np.zeros((*shape, distinct.REGISTERS), np.uint8)
+        # One for all strips: it stays in the cache.
+        self._buffer = np.empty((max(1, _STRIP_VALUES // columns), columns))
+
+    @property
+    def few(self) -> NDArray[Any]:
+        """Whether there may be so few distinct values that they are listed."""
+        return np.asarray((self.registers > 0).sum(axis=2) <= distinct.MOST_LISTED)
+
+    def add(
+        self, first: int, strip: NDArray[Any], missing: NDArray[Any] | None, cuts: NDArray[Any]
+    ) -> None:
+        """Take in a strip of rows.
+
+        Args:
+            first: the span of its first row.
+            strip: (rows, columns).
+            missing: (rows, columns) bool, true for null; None if none is.
+            cuts: where its spans begin, and the number of rows.
+        """
+        spans = slice(first, first + len(cuts) - 1)
+        begins, lengths = cuts[:-1], np.diff(cuts)
+
+        def reduced(ufunc: np.ufunc, values: NDArray[Any]) -> NDArray[Any]:
+            if len(begins) == 1:
+                return _column_wise(ufunc, values)
+            return np.asarray(ufunc.reduceat(values, begins, axis=0))
+
+        with np.errstate(invalid="ignore", over="ignore"):
+            wide = self._buffer[: len(strip)]
+            wide[:] = strip
+            sums = reduced(np.add, wide)
+            bad = missing
+            # A sum of inf and -inf is NaN too.
+            if np.isnan(sums).any():
+                nan = np.isnan(strip)
+                bad = nan if bad is None else nan | bad
+            counts = lengths[:, np.newaxis].astype(np.float64)
+            low = high = strip
+            if bad is not None:
+                counts = reduced(np.add, (~bad).astype(np.float64))
+                low, high = np.where(bad, self._top, strip), np.where(bad, self._bottom, strip)
+                np.copyto(wide, 0, where=bad)
+                sums = reduced(np.add, wide)
+            means = sums / np.maximum(counts, 1)
+            wide -= means if len(begins) == 1 else np.repeat(means, lengths, axis=0)
+            if bad is not None:
+                np.copyto(wide, 0, where=bad)
+            if len(begins) == 1:
+                squares = np.einsum("ij,ij->j", wide, wide)[np.newaxis]
+            else:
+                squares = reduced(np.add, np.multiply(wide, wide, out=wide))
+            # Chan, Golub and LeVeque: moments of two samples together.
+            total = self.valid[spans] + counts
+            delta = means - self.mean[spans]
+            share = counts / np.maximum(total, 1)
+            self.m2[spans] += squares + delta * delta * self.valid[spans] * share
+            self.mean[spans] += delta * share
+            self.valid[spans] = total
+        self.low[spans] = np.minimum(self.low[spans], reduced(np.minimum, low))
+        self.high[spans] = np.maximum(self.high[spans], reduced(np.maximum, high))
+        segment = np.repeat(np.arange(len(begins)), lengths) if len(begins) > 1 else begins
+        distinct.update(self.registers[spans], bits(strip), segment, bad)
+
+
+def strips(starts: NDArray[Any], columns: int) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Strips of rows of that many columns: the first span of each, and the cuts between its spans.
+
+    The cuts are those of `starts`, with both ends of the strip.
+    """
+    rows = max(1, _STRIP_VALUES // columns)
+    for begin in range(int(starts[0]), int(starts[-1]), rows):
+        end = min(begin + rows, int(starts[-1]))
+        first = int(np.searchsorted(starts, begin, side="right")) - 1
+        last = int(np.searchsorted(starts, end, side="left"))
+        cuts = starts[first : last + 1].copy()
+        cuts[0], cuts[-1] = begin, end
+        yield first, cuts
+
+
+def bits(values: NDArray[Any]) -> NDArray[Any]:
+    """The values as unsigned numbers, equal where they are; 0.0 for -0.0."""
+    plain = values + np.zeros((), values.dtype) if values.dtype.kind == "f" else values
+    return plain.view(f"<u{values.dtype.itemsize}")
+
+
+def _column_wise(ufunc: np.ufunc, values: NDArray[Any]) -> NDArray[Any]:
+    """The reduction of each column, (1, columns).
+
+    Several rows are taken as one long row first: numpy's cost is by the row.
+    """
+    rows, columns = values.shape
+    fold = max(1, _LONG_ROW // columns)
+    whole = rows - rows % fold
+    parts = values[whole:]
+    if whole and values.flags.c_contiguous:
+        long = ufunc.reduce(values[:whole].reshape(-1, fold * columns), axis=0)
+        parts = np.concatenate([long.reshape(fold, columns), parts])
+    else:
+        parts = values
+    return np.asarray(ufunc.reduce(parts, axis=0))[np.newaxis]
