@@ -7,7 +7,7 @@ The floors, from the ground up:
 - `conversion`: sources → shards, by Dask. No TensorFlow.
 - `pipeline`: shards → tf.data.Dataset. No Dask.
 - `lineage`: callback, run log, trace.
-- `cli`, `demo`, `display`: the roof.
+- `arguments`, `cells`, `cli`, `demo`, `display`: the roof.
 
 Importing the package loads neither TensorFlow nor Dask; each public name loads what it needs when
 first used.
@@ -22,6 +22,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from tfstream.conversion.gathering import SourceArgument
     from tfstream.conversion.options import ConvertOptions
     from tfstream.conversion.progress import Progress, ProgressCallback
     from tfstream.lineage.callback import LineageCallback
@@ -59,7 +60,7 @@ _HOMES = {
 
 
 def convert(  # noqa: PLR0913 - a source, a place, and what Dask runs on
-    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    source: SourceArgument,
     out: str | os.PathLike[str],
     *,
     group_by: Sequence[str],
@@ -72,13 +73,15 @@ def convert(  # noqa: PLR0913 - a source, a place, and what Dask runs on
     If a conversion was stopped, the same call goes on where it was.
 
     Args:
-        source: Parquet or CSV files: a path, a glob, a folder, or a list of them.
+        source: Parquet, CSV, JSON lines, Arrow IPC or ORC files: a path, a glob, a folder, or a
+            list of them; or a `pyarrow.dataset.Dataset` of such files, whose folders may tell
+            columns; or a `dask.dataframe.DataFrame`, each partition of which is a source.
         out: the folder of the data set, which must not exist, be empty, or hold what an equal call
             left unfinished.
         group_by: columns, or year, month, day, hour, date or weekday of a timestamp column, in a
         zone if one is
             given: `month(ts, 'America/New_York')`, with `AS name` for another name.
-        options: sizes of blocks, shards and partitions.
+        options: columns and their types, what becomes of bad rows, sizes.
         scheduler: None for threads, "processes", or a `distributed.Client` or its address.
         progress: called with a `Progress` when a stage begins, and as its tasks end.
 

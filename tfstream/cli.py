@@ -22,10 +22,9 @@ import pyarrow.parquet as pq
 import typer
 from rich.console import Console
 
-from tfstream import display, storage
+from tfstream import arguments, cells, display, storage
 from tfstream.errors import TfstreamError, UsageError
 from tfstream.format.check import Finding, check_dataset
-from tfstream.format.column_table import cell, column_table
 from tfstream.format.manifest import MANIFEST, Catalog, open_catalog
 from tfstream.lineage import description
 
@@ -115,7 +114,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def convert(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="SOURCE...", help="Parquet or CSV: files, globs or folders."),
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Files, globs or folders: Parquet, CSV, JSON lines, Arrow or ORC.",
+        ),
     ],
     out: Annotated[
         Path, typer.Argument(metavar="OUT", help="Folder of the data set, new or empty.")
@@ -127,6 +129,22 @@ def convert(
             help="Column, \"month(ts, 'Europe/Paris')\", hash(id, 64) or the like; once a key.",
         ),
     ],
+    columns: Annotated[
+        list[str] | None,
+        typer.Option(metavar="[NAME=]SOURCE_NAME", help="Column to keep; once a column."),
+    ] = None,
+    dtypes: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=TYPE", help="Arrow type to cast a column to: x=float32."),
+    ] = None,
+    default: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME=VALUE", help="Value in place of a column's nulls."),
+    ] = None,
+    on_bad_rows: Annotated[
+        str,
+        typer.Option(help="raise, or quarantine: leave out rows that cannot be read, and tell."),
+    ] = "raise",
     scheduler: SchedulerOption = None,
     *,
     quiet: QuietOption = False,
@@ -134,11 +152,22 @@ def convert(
     """Convert tables into grouped TFRecord shards."""
     from tfstream.conversion.convert import convert as run
 
+    options = arguments.options(columns, dtypes, default, on_bad_rows)
     screen, start = Screen(quiet=quiet), time.perf_counter()
     with screen.progress() as progress:
-        run(sources, out, group_by=_keys(group_by), scheduler=scheduler, progress=progress)
+        run(
+            sources,
+            out,
+            group_by=arguments.keys(group_by),
+            options=options,
+            scheduler=scheduler,
+            progress=progress,
+        )
     catalog = open_catalog(out)
     _say_speed(screen, catalog, catalog.rows, time.perf_counter() - start)
+    bad = sum(catalog.sources["quarantined"].to_pylist())
+    if bad:
+        screen.say(f"{bad:,} rows could not be read; {out / 'quarantine'} tells why")
 
 
 @app.command()
@@ -181,13 +210,14 @@ def inspect(out: Folder) -> None:
     screen.say(f"rows      {catalog.rows:,}, {_sizes(catalog)}")
     more = f" and {len(names) - _SHOWN_SOURCES} more" if len(names) > _SHOWN_SOURCES else ""
     screen.say(f"sources   {', '.join(names[:_SHOWN_SOURCES])}{more}")
-    screen.say(f"          in {catalog.manifest.root}")
+    if catalog.manifest.root:
+        screen.say(f"          in {catalog.manifest.root}")
     screen.say("")
-    for line in _aligned(column_table(catalog)):
+    for line in cells.aligned(cells.column_table(catalog)):
         screen.say(line)
     screen.say("")
     groups = catalog.groups
-    for line in _aligned(_cells(groups.slice(0, _SHOWN_GROUPS))):
+    for line in cells.aligned(cells.cells(groups.slice(0, _SHOWN_GROUPS))):
         screen.say(line)
     if groups.num_rows > _SHOWN_GROUPS:
         screen.say(f"… and {groups.num_rows - _SHOWN_GROUPS:,} groups more")
@@ -275,20 +305,6 @@ def demo(
     run_demo(out, screen=Screen(), command=command)
 
 
-def _keys(texts: Sequence[str]) -> list[str]:
-    """The expressions of `--group-by`, which may come one an option or with commas between them."""
-    keys = []
-    for text in texts:
-        depth, start = 0, 0
-        for place, character in enumerate(text):
-            depth += (character == "(") - (character == ")")
-            if character == "," and depth == 0:
-                keys.append(text[start:place].strip())
-                start = place + 1
-        keys.append(text[start:].strip())
-    return keys
-
-
 def _findings(folder: Path, *, deep: bool, shards: Path | None) -> Iterator[Finding]:
     if (folder / description.NAME).is_file():
         from tfstream.lineage.run import open_run
@@ -316,7 +332,7 @@ def _sizes(catalog: Catalog) -> str:
 
 def _print_table(table: pa.Table, form: Format) -> None:
     if form is Format.table:
-        for line in _aligned(_cells(table)):
+        for line in cells.aligned(cells.cells(table)):
             print(line)
         return
     if form is Format.json:
@@ -328,20 +344,6 @@ def _print_table(table: pa.Table, form: Format) -> None:
     write(table, buffer)
     sys.stdout.buffer.write(buffer.getvalue())
     sys.stdout.buffer.flush()
-
-
-def _cells(table: pa.Table) -> list[list[str]]:
-    """The names and values of a table as text."""
-    columns = [[cell(value) for value in column.to_pylist()] for column in table.columns]
-    return [list(table.column_names), *map(list, zip(*columns, strict=True))]
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    for cells in lines:
-        yield "  ".join(
-            cell.ljust(width) for cell, width in zip(cells, widths, strict=True)
-        ).rstrip()
 
 
 if __name__ == "__main__":

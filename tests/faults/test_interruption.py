@@ -70,7 +70,9 @@ def test_finished_stages_are_not_done_again(
     first: dict[str, tuple[int, int]] = {}
 
     def progress(now: Progress) -> None:
-        first.setdefault(now.stage, (now.tasks_done, now.tasks))
+        # The footers are read again, since they tell whether the sources are the same.
+        if now.stage != "read footers":
+            first.setdefault(now.stage, (now.tasks_done, now.tasks))
 
     convert(source, out, group_by=["g"], options=OPTIONS, progress=progress)
     assert tuple(first) == STAGES
@@ -219,7 +221,8 @@ def test_a_second_conversion_into_the_folder_is_refused(
     refused: list[str] = []
 
     def progress(now: Progress) -> None:
-        if now.tasks_done == 0:
+        # Footers are read before the folder is taken.
+        if now.tasks_done == 0 and now.stage != "read footers":
             with pytest.raises(ResumeError) as caught:
                 convert(source, out, group_by=["x"])
             refused.append(str(caught.value))
@@ -290,7 +293,7 @@ def test_a_damaged_row_group_is_named(source: Path, tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 400] = b"\xff" * 400
     path.write_bytes(data)
-    with pytest.raises(DataError, match=f"^{path} is not a readable Parquet file: "):
+    with pytest.raises(DataError, match=f"^{path}: rows [0-9]+ to [0-9]+ at byte "):
         convert(source, tmp_path / "out", group_by=["g"], options=OPTIONS)
     assert not (tmp_path / "out").exists()
     assert contents(tmp_path / "whole") == before

@@ -58,6 +58,26 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_convert_shapes_and_quarantines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Columns, types, defaults and bad rows as the options have them."""
+    source, out = tmp_path / "x.csv", tmp_path / "out"
+    source.write_text("k,x,no\n1,5,a\n1,,b\n1,2.5,c\n1\n")
+    options = "--columns g=k --columns x --dtypes x=int8 --default x=7 --on-bad-rows quarantine"
+    assert main(["convert", str(source), str(out), "--group-by", "g", *options.split()]) == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"2 rows could not be read; {out}/quarantine tells why"
+    assert tfstream.open(out).take([0, 1]).to_pydict() == {"g": [1, 1], "x": [5, 7]}
+
+
+def test_an_option_of_another_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is named."""
+    command = ["convert", "x.csv", str(tmp_path / "out"), "--group-by", "g", "--dtypes", "int8"]
+    assert main(command) == 2
+    assert capsys.readouterr().err == (
+        "tfstream: --dtypes int8: expected NAME and a value with = between them\n"
+    )
+
+
 def test_convert_says_what_it_made(
     source: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import re
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -194,22 +195,16 @@ def test_unsupported_types(tmp_path: Path) -> None:
 
 
 def test_sources_that_differ(source: Path, tmp_path: Path) -> None:
-    """Both files and the first difference are named."""
+    """Both files and the column are named, where no type holds the values of both."""
     other = tmp_path / "y.parquet"
-    pq.write_table(TABLE.set_column(0, "id", TABLE["id"].cast(pa.int64())), other)
+    pq.write_table(TABLE.set_column(0, "id", TABLE["id"].cast(pa.string())), other)
     error = refused([source, other], tmp_path / "out", ["s"])
     assert isinstance(error, DataError)
     assert str(error) == (
-        f"the sources differ in column 'id': {source} has int32, but {other} has int64; "
-        "give all of them the same columns and types"
+        f"the sources differ in column 'id': {source} has int32, but {other} has string, "
+        "and no type holds the values of both; choose one by dtypes="
     )
-    a, b = tmp_path / "a.csv", tmp_path / "b.csv"
-    a.write_text("p,q\n1,2\n")
-    b.write_text("p\n1\n")
-    assert str(refused([a, b], tmp_path / "out", ["p"])) == (
-        f"the sources differ in column 'q': {a} has null, but {b} has no such column; "
-        "give all of them the same columns and types"
-    )
+    assert not (tmp_path / "out").exists()
 
 
 def test_sources_without_rows(tmp_path: Path) -> None:
@@ -234,8 +229,44 @@ def test_a_damaged_parquet_file(source: Path, tmp_path: Path) -> None:
     source.write_bytes(data[:4] + b"\xff" * (len(data) // 3) + data[4 + len(data) // 3 :])
     error = refused(source, tmp_path / "out", ["s"])
     assert isinstance(error, DataError)
-    assert str(error).startswith(f"{source} is not a readable Parquet file: ")
+    assert re.fullmatch(
+        rf"{source}: rows 0 to \d+ at byte 4 cannot be read: .*; mend the source, or leave such "
+        "rows out by on_bad_rows='quarantine'",
+        str(error),
+        re.DOTALL,
+    )
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("x.parquet", "Parquet"), ("x.arrow", "Arrow IPC"), ("x.orc", "ORC")]
+)
+def test_a_file_of_another_kind(tmp_path: Path, name: str, kind: str) -> None:
+    """Its suffix lies, and the file is named, whatever shall become of bad rows."""
+    path = tmp_path / name
+    path.write_text("p,q\n1,2\n")
+    error = refused(path, tmp_path / "out", ["p"])
+    assert isinstance(error, DataError)
+    assert str(error).startswith(f"{path} is not a readable {kind} file: ")
+    options = ConvertOptions(on_bad_rows="quarantine")
+    with pytest.raises(DataError, match=f"is not a readable {kind} file: "):
+        convert(path, tmp_path / "out", group_by=["p"], options=options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_a_record_longer_than_pyarrow_s_blocks(tmp_path: Path, suffix: str) -> None:
+    """Is read like any other, among bad ones too."""
+    long, path = "x" * (3 << 20), tmp_path / f"x{suffix}"
+    if suffix == ".csv":
+        path.write_text(f'p,q\n1,"{long}\n"\n2\n3,y\n')
+    else:
+        path.write_text(f'{{"p":1,"q":"{long}\\n"}}\n2\n{{"p":3,"q":"y"}}\n')
+    options = ConvertOptions(on_bad_rows="quarantine")
+    convert(path, tmp_path / "out", group_by=["p"], options=options)
+    catalog = open_catalog(tmp_path / "out")
+    assert reader.take(catalog, [0, 1])["q"].to_pylist() == [f"{long}\n", "y"]
+    assert catalog.sources["quarantined"].to_pylist() == [1]
 
 
 def test_a_ragged_csv_file(tmp_path: Path) -> None:
@@ -244,7 +275,10 @@ def test_a_ragged_csv_file(tmp_path: Path) -> None:
     path.write_text("p,q\n1,2\n3\n")
     error = refused(path, tmp_path / "out", ["p"])
     assert isinstance(error, DataError)
-    assert str(error).startswith(f"{path} is not readable as CSV in bytes 4 to 10: ")
+    assert str(error) == (
+        f"{path}: row 1 at byte 8 cannot be read: CSV parse error: Expected 2 columns, got 1: 3; "
+        "mend the source, or leave such rows out by on_bad_rows='quarantine'"
+    )
     assert not (tmp_path / "out").exists()
 
 

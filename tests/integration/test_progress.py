@@ -23,6 +23,8 @@ from tfstream.conversion.convert import convert
 from tfstream.conversion.options import ConvertOptions
 
 ROWS = 3000
+FIRST = {"parquet": ["read footers"], "csv": ["cut CSV", "infer types"]}
+"""Stages before the rows of the sources are known."""
 STAGES = ["hash sources", "sort by group", "code strings", "write shards", "write provenance"]
 SPEED = re.compile(r"(, [\d,]+ rows/s)?(, [\d,]+ MB/s)?, (in )?\d+ s( left)?")
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
@@ -63,12 +65,12 @@ def test_every_stage_counts_from_nothing_to_all(
         progress=told.append,
     )
     stages = {name: list(steps) for name, steps in itertools.groupby(told, lambda one: one.stage)}
-    assert list(stages) == (["infer types"] if kind == "csv" else []) + STAGES
+    assert list(stages) == FIRST[kind] + STAGES
     for name, steps in stages.items():
         first, last = steps[0], steps[-1]
         assert [one.tasks_done for one in steps] == list(range(last.tasks + 1))
         assert {(one.tasks, one.rows, one.size_bytes) for one in steps} == {
-            (last.tasks, None if name == "infer types" else ROWS, last.size_bytes)
+            (last.tasks, None if name in FIRST[kind] else ROWS, last.size_bytes)
         }
         assert (first.rows_done, first.bytes_done, first.share) == (0, 0, 0)
         assert (last.rows_done, last.share) == (last.rows or 0, 1)
@@ -89,6 +91,8 @@ def test_where_nobody_watches_a_stage_is_two_lines(
     printed = capfd.readouterr()
     assert len(printed.out.splitlines()) == 1
     assert [SPEED.sub("", line) for line in printed.err.splitlines()] == [
+        "cut CSV: 0 of 2 tasks (0 %)",
+        "cut CSV: 2 of 2 tasks (100 %)",
         "infer types: 0 of 2 tasks (0 %)",
         "infer types: 2 of 2 tasks (100 %)",
         "hash sources: 0 of 3,000 rows (0 %)",
@@ -152,6 +156,7 @@ def test_a_terminal_shows_a_bar_a_stage(folders: dict[str, Path], tmp_path: Path
     # Each frame begins where it has gone up to the first line and has wiped it.
     frame = shown.rpartition("\x1b[1A\x1b[2K")[2]
     bars = ESCAPE.sub("", frame).split("\r\n")
+    assert bars.pop(0).startswith("read footers ")
     for stage, bar in zip(STAGES, bars, strict=False):
         assert re.fullmatch(rf"{stage} +━+ 100% 3,000 rows{SPEED.pattern} *", bar)
         assert len(bar) <= 80
@@ -166,7 +171,7 @@ def test_a_terminal_that_cannot_draw_gets_lines(
     arguments = ["convert", str(folders["csv"]), str(tmp_path / "out"), "--group-by", "month"]
     _, shown = on_terminal([*arguments, *quiet], TERM="dumb")
     assert "\x1b" not in shown
-    assert len(shown.splitlines()) == (0 if quiet else 2 + 2 * len(STAGES))
+    assert len(shown.splitlines()) == (0 if quiet else 4 + 2 * len(STAGES))
 
 
 def test_what_a_stopped_conversion_did_counts_at_once(

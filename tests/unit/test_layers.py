@@ -16,7 +16,7 @@ HOME = Path(tfstream.__file__).parent
 MODULES = sorted(HOME.rglob("*.py"))
 GROUND = {"errors", "storage", "order", "fingerprint", "format"}
 ROOMS = {"conversion", "pipeline", "lineage"}
-ROOF = {"cli", "demo", "display"}
+ROOF = {"arguments", "cells", "cli", "demo", "display"}
 MAX_LINES = 400
 
 

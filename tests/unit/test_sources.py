@@ -16,6 +16,8 @@ from tfstream.conversion import csv_source
 from tfstream.conversion.sources import discover
 from tfstream.errors import UsageError
 
+SUFFIXES = ".parquet, .pq, .csv, .jsonl, .ndjson, .arrow, .feather, .ipc, .orc"
+
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
@@ -32,7 +34,7 @@ def test_a_folder_means_what_lies_below_it(tree: Path) -> None:
     found = discover(tree)
     assert [source.name for source in found.files] == ["a.csv", "b/1.csv", "b/2.csv"]
     assert [source.ordinal for source in found.files] == [0, 1, 2]
-    assert (found.root, found.kind) == (tree, "csv")
+    assert (found.root, found.kind.name) == (tree, "CSV")
 
 
 def test_file_glob_and_list_find_the_same(tree: Path) -> None:
@@ -57,9 +59,12 @@ def test_file_glob_and_list_find_the_same(tree: Path) -> None:
         ),
         (
             "notes.txt",
-            "{}/notes.txt is neither .parquet, .pq nor .csv; name files of one of these kinds",
+            f"{{}}/notes.txt has none of the suffixes {SUFFIXES}; name files that do",
         ),
-        ("empty", "the folder {}/empty has no .parquet, .pq or .csv file"),
+        (
+            "empty",
+            f"the folder {{}}/empty has no file with a suffix {SUFFIXES}",
+        ),
     ],
 )
 def test_what_is_no_source_is_named(tree: Path, name: str, message: str) -> None:
@@ -76,7 +81,7 @@ def test_mixed_kinds_are_refused(tree: Path) -> None:
     with pytest.raises(UsageError) as error:
         discover([tree / "a.csv", tree / "c.parquet"])
     assert str(error.value) == (
-        f"the sources mix Parquet ({tree}/c.parquet) and CSV ({tree}/a.csv); "
+        f"the sources mix CSV ({tree}/a.csv) and Parquet ({tree}/c.parquet); "
         "convert them one after the other"
     )
 

@@ -6,9 +6,8 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +15,21 @@ import numpy as np
 import pyarrow as pa
 
 from tfstream import storage
-from tfstream.conversion import csv_source, generations, index, keys, parquet_source, vocabularies
-from tfstream.conversion.csv_source import CsvPartition
+from tfstream.conversion import gathering, generations, index, keys, quarantine, vocabularies
+from tfstream.conversion.by_source import OwnRun, write_by_source
 from tfstream.conversion.options import ConvertOptions
-from tfstream.conversion.placement import Placement, place, row_ids
+from tfstream.conversion.placement import Placement, place
 from tfstream.conversion.plan import ShardPlan, block_limit, plan_shards, plan_spans, shard_path
 from tfstream.conversion.progress import ProgressCallback
 from tfstream.conversion.receipts import Receipts
-from tfstream.conversion.runs import Run, opened, write_runs
+from tfstream.conversion.runs import Run, write_runs
 from tfstream.conversion.scheduling import Scheduler
 from tfstream.conversion.shards import RunSlice, ShardTask, batched, write_shards
-from tfstream.conversion.sources import SourceArgument, Sources, Survey, discover, refuse_changed
+from tfstream.conversion.sources import Sources, refuse_changed
+from tfstream.conversion.survey import NOTHING_READABLE, Survey, survey
 from tfstream.conversion.workspace import Workspace, check_out, ended_append, purpose_of
 from tfstream.errors import DataError
-from tfstream.format import provenance, statistics
+from tfstream.format import statistics
 from tfstream.format.manifest import (
     FORMAT,
     Catalog,
@@ -40,12 +40,9 @@ from tfstream.format.manifest import (
 )
 from tfstream.format.schema import Column, Schema
 
-_OwnRun = tuple[Path, int, tuple[np.ndarray, np.ndarray]]
-"""A run of a source: its file, its first row, and the row ids of its stretches."""
-
 
 def convert(  # noqa: PLR0913 - the public signature
-    source: SourceArgument,
+    source: gathering.SourceArgument,
     out: str | os.PathLike[str],
     *,
     group_by: Sequence[str],
@@ -58,14 +55,16 @@ def convert(  # noqa: PLR0913 - the public signature
     expressions = (group_by,) if isinstance(group_by, str) else tuple(group_by)
     folder = storage.local_path(out).absolute()
     check_out(folder)
-    sources = discover(source)
-    with contextlib.closing(Scheduler(scheduler, progress)) as tasks:
-        survey = _survey(sources, options, tasks)
-        _write(folder, sources, survey, expressions, options, tasks)
+    with (
+        contextlib.closing(Scheduler(scheduler, progress)) as tasks,
+        gathering.gathered(source, folder, options.temp, tasks.compute) as sources,
+    ):
+        surveyed = survey(sources, options, tasks.run)
+        _write(folder, sources, surveyed, expressions, options, tasks)
 
 
 def append(
-    source: SourceArgument,
+    source: gathering.SourceArgument,
     out: str | os.PathLike[str],
     *,
     options: ConvertOptions | None = None,
@@ -75,72 +74,64 @@ def append(
     """Add sources to a data set; see `tfstream.append`."""
     folder = storage.local_path(out).absolute()
     before = open_catalog(folder)
-    found = discover(source)
-    ended = ended_append(folder, found)
-    if ended is not None:
-        with ended.opened():
-            return
-    sources = generations.rooted(found, before)
     options = replace(options or ConvertOptions(), **before.manifest.options)
-    with contextlib.closing(Scheduler(scheduler, progress)) as tasks:
-        survey = generations.fitted(_survey(sources, options, tasks), sources, before)
-        _write(folder, sources, survey, before.manifest.group_by, options, tasks, before)
+    with (
+        contextlib.closing(Scheduler(scheduler, progress)) as tasks,
+        gathering.gathered(source, folder, options.temp, tasks.compute) as found,
+    ):
+        ended = ended_append(folder, found)
+        if ended is not None:
+            with ended.opened():
+                return
+        sources = generations.rooted(found, before)
+        surveyed = generations.fitted(survey(sources, options, tasks.run), sources, before)
+        _write(folder, sources, surveyed, before.manifest.group_by, options, tasks, before)
 
 
 def _write(  # noqa: PLR0913, PLR0917 - what was asked, and what is known
     folder: Path,
     sources: Sources,
-    survey: Survey,
+    surveyed: Survey,
     group_by: tuple[str, ...],
     options: ConvertOptions,
     tasks: Scheduler,
     before: Catalog | None = None,
 ) -> None:
     """Both stages, and the manifest; of the first generation, or the next one."""
-    grouping = keys.check(group_by, survey.schema)
-    if not sum(survey.rows):
-        raise DataError(
-            f"the sources have no rows: {', '.join(str(s.path) for s in sources.files[:3])}"
-        )
+    grouping = keys.check(group_by, surveyed.schema)
+    if not sum(surveyed.rows):
+        raise DataError(f"the sources have no rows: {', '.join(str(s) for s in sources.files[:3])}")
     parents = () if before is None else generations.parents(before)
-    purpose = purpose_of(folder, sources, survey, group_by, options, parents)
+    purpose = purpose_of(folder, sources, surveyed, group_by, options, parents)
     work = Workspace(out=folder, purpose=purpose)
     with work.opened():
         if work.is_published or work.is_ready:
             work.finish()
             return
-        work.check_space(survey.size_bytes)
+        work.check_space(surveyed.size_bytes)
         stages = Receipts(work.receipts, tasks)
         hashes = stages.run(
             "hash sources",
-            storage.sha256,
-            [(s.path,) for s in sources.files],
-            rows=survey.rows,
+            gathering.sha256,
+            [(s,) for s in sources.files],
+            rows=surveyed.rows,
             size_bytes=sum(s.size_bytes for s in sources.files),
         )
         calls = [
-            (p, i, work.runs, grouping, survey.schema) for i, p in enumerate(survey.partitions)
+            (p, i, work.runs, grouping, surveyed.schema) for i, p in enumerate(surveyed.partitions)
         ]
         found = stages.run(
             "sort by group",
             write_runs,
             calls,
-            rows=survey.partition_rows,
-            size_bytes=survey.size_bytes,
+            rows=surveyed.partition_rows,
+            size_bytes=surveyed.size_bytes,
         )
         runs = [run for several in found for run in several]
-        plan = _Assembly.of(sources, survey, group_by, options, hashes, runs, before)
+        if not runs:
+            raise DataError(NOTHING_READABLE)
+        plan = _Assembly.of(sources, surveyed, group_by, options, hashes, runs, before)
         plan.write(work, stages)
-
-
-def _survey(sources: Sources, options: ConvertOptions, tasks: Scheduler) -> Survey:
-    if sources.kind == "parquet":
-        return parquet_source.survey(sources, options.partition_bytes)
-    size_bytes = sum(source.size_bytes for source in sources.files)
-    infer = partial(tasks.run, "infer types", CsvPartition.infer, size_bytes=size_bytes)
-    return csv_source.survey(
-        sources, options.partition_bytes, lambda cut: infer([(p,) for p in cut])
-    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,14 +179,14 @@ class _Assembly:
         row_bytes = schema.row_bytes + -(-text_bytes // sum(survey.rows))
         block_rows = block_limit(options.block_rows, row_bytes)
         shard_rows = max(1, options.shard_bytes // max(1, row_bytes))
-        kept_options = {"block_rows": options.block_rows, "shard_bytes": options.shard_bytes}
+        kept_options = options.kept
         asked = {
             "format": FORMAT,
             "schema": schema.to_json(),
             "group_by": group_by,
             "options": kept_options,
             "sources": [
-                [s.name, s.size_bytes, digest]
+                [s.name, s.size_bytes, digest, {n: str(v) for n, v in s.folder_columns.items()}]
                 for s, digest in zip(sources.files, hashes, strict=True)
             ],
         }
@@ -213,7 +204,7 @@ class _Assembly:
                 keys=tuple(placement.keys.column_names),
                 group_by=group_by,
                 options=kept_options,
-                root=str(sources.root) if before is None else before.manifest.root,
+                root=str(sources.root or "") if before is None else before.manifest.root,
                 identity=hashlib.sha256(canonical.encode()).hexdigest(),
                 parents=parents,
             ),
@@ -248,17 +239,27 @@ class _Assembly:
         own = self._runs_by_source()
         stages.run(
             "write provenance",
-            _write_by_source,
-            [(work.draft, i, runs) for i, runs in enumerate(own)],
+            write_by_source,
+            [(work.draft, i, rows, own[i]) for i, rows in enumerate(self.survey.rows)],
             rows=self.survey.rows,
         )
+        quarantined = [0] * len(self.sources.files)
+        if any(partition.lenient for partition in self.survey.partitions):
+            partitions = enumerate(self.survey.partitions_by_source())
+            gathered = stages.run(
+                "write quarantine",
+                quarantine.gather,
+                [(work.runs, numbers, work.draft, i) for i, numbers in partitions],
+                rows=self.survey.rows,
+            )
+            quarantined = [rows for rows, _ in gathered]
         refuse_changed(self.sources)
         work.move_in()
         tables = {
             "shards": index.shards(self.manifest, self.plans, paths, records),
             "blocks": index.blocks(records),
             "groups": index.groups(self.placement, self.plans),
-            "sources": index.sources(self.sources, self.survey, self.hashes),
+            "sources": index.sources(self.sources, self.survey, self.hashes, quarantined),
             "statistics": pa.concat_tables(
                 [statistics.STATISTICS.empty_table(), *(record.statistics for record in records)]
             ),
@@ -298,9 +299,9 @@ class _Assembly:
             spans=plan_spans(counts, sum(self.survey.rows)),
         )
 
-    def _runs_by_source(self) -> list[list[_OwnRun]]:
+    def _runs_by_source(self) -> list[list[OwnRun]]:
         """The runs of each source."""
-        found: list[list[_OwnRun]] = [[] for _ in self.sources.files]
+        found: list[list[OwnRun]] = [[] for _ in self.sources.files]
         for run, stretches in zip(self.runs, self.placement.stretches(), strict=True):
             firsts, counts = stretches
             found[run.source].append((run.path, run.first_row, (self.first_row + firsts, counts)))
@@ -324,12 +325,3 @@ def _schema(schema: pa.Schema, runs: Sequence[Run], coded: Mapping[str, pa.Array
             for i, field in enumerate(schema)
         )
     )
-
-
-def _write_by_source(folder: Path, source: int, runs: Sequence[_OwnRun]) -> Path:
-    def pieces() -> Iterator[np.ndarray]:
-        for path, first_row, stretches in runs:
-            with opened(path) as batch:
-                yield row_ids(batch.column("source_row").to_numpy(), stretches, first_row)
-
-    return provenance.write_by_source(folder, source, pieces())

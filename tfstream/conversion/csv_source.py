@@ -1,12 +1,12 @@
-"""CSV files: partitions cut between records, and types that hold for every value of a column."""
+"""CSV files: records, and where to cut between them."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import mmap
 import re
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,100 +14,140 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from tfstream.conversion.sources import Source, Sources, Survey, refuse_differences
+from tfstream.conversion import text_source
+from tfstream.conversion.reading import Found, Run, Source, Wish
+from tfstream.conversion.text_source import TextStretch
 from tfstream.conversion.types import kept_schema
 from tfstream.errors import DataError, StorageError
 
 _SCAN_BYTES = 16 << 20
+_BLOCK_BYTES = 1 << 20
 _QUOTE, _COMMA, _LF, _CR = b'",\n\r'
 _FIELD = rb'(?:"[^"]*(?:""[^"]*)*"[^,\r\n]*|[^",\r\n][^,\r\n]*|)'
 _RECORD = re.compile(_FIELD + rb"(?:," + _FIELD + rb")*(?:\r\n|\n|\r|\Z)")
 """A record as pyarrow parses it: a quote counts at the start of a field, and doubled inside."""
 
-Infer = Callable[[Sequence["CsvPartition"]], list[tuple[int, pa.Schema]]]
-"""Runs `CsvPartition.infer` on every partition."""
+
+class UnclosedQuoteError(ValueError):
+    """A quoted field that does not end."""
+
+    def __init__(self, places: Sequence[int], byte: int) -> None:
+        """With the cuts before it, the last one at the byte at which its record begins."""
+        super().__init__(f"a quoted field in the record at byte {byte} does not end")
+        self.places = [*(place for place in places if place < byte), byte]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CsvPartition:
-    """Consecutive records of a file."""
+@dataclass(frozen=True, slots=True)
+class CsvForm:
+    """See `Form`."""
 
-    source: Source
-    first_row: int
-    start: int
-    """Byte at which its first record begins."""
-    stop: int
-    """Byte behind its last record."""
     names: tuple[str, ...]
     """The columns, from the file's first record."""
 
-    def read(self, schema: pa.Schema) -> Iterator[pa.Table]:
-        """See `Partition`."""
-        yield self._table({field.name: field.type for field in schema}).select(schema.names)
-
-    def infer(self) -> tuple[int, pa.Schema]:
-        """Number of rows, and the narrowest types that pyarrow finds for these rows."""
-        table = self._table({})
-        return table.num_rows, table.schema
-
-    def _table(self, types: dict[str, pa.DataType]) -> pa.Table:
-        try:
-            with self.source.path.open("rb") as file:
-                file.seek(self.start)
-                data = file.read(self.stop - self.start)
-        except OSError as error:
-            raise StorageError(
-                f"cannot read {self.source.path}: {error.strerror or error}"
-            ) from error
+    def parse(
+        self,
+        data: bytes,
+        columns: Sequence[str] | None,
+        types: Mapping[str, pa.DataType],
+        *,
+        whole: bool,
+    ) -> pa.Table:
+        """See `Form`."""
+        names = [name for name in self.names if columns is None or name in columns]
         if not data:
-            empty = [(name, types.get(name, pa.null())) for name in self.names]
-            return pa.schema(empty).empty_table()
+            return pa.schema([(name, types.get(name, pa.null())) for name in names]).empty_table()
+        # Where no column is asked for, one must be read for the number of rows.
+        read = names or list(self.names[:1])
+        known = {name: types.get(name, pa.string()) for name in read if name in types or not names}
         try:
-            return pyarrow.csv.read_csv(
+            table = pyarrow.csv.read_csv(
                 pa.BufferReader(data),
-                pyarrow.csv.ReadOptions(column_names=list(self.names), use_threads=False),
+                pyarrow.csv.ReadOptions(
+                    column_names=list(self.names),
+                    use_threads=False,
+                    block_size=max(len(data) + 1, _BLOCK_BYTES) if whole else _BLOCK_BYTES,
+                ),
                 pyarrow.csv.ParseOptions(newlines_in_values=True),
                 pyarrow.csv.ConvertOptions(
-                    column_types=types, strings_can_be_null=True, quoted_strings_can_be_null=False
+                    column_types=known,
+                    include_columns=read,
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=False,
                 ),
             )
-        except pa.ArrowException as error:
-            first = str(error).splitlines()[0]
-            raise DataError(
-                f"{self.source.path} is not readable as CSV in bytes {self.start} to "
-                f"{self.stop}: {first}"
-            ) from error
+        except pa.ArrowInvalid as error:
+            raise pa.ArrowInvalid(self._reason(str(error), read)) from error
+        return table.select(names)
+
+    def records(self, data: bytes) -> list[tuple[int, int]]:
+        """See `Form`."""
+        ends = [0, *(match.end() for match in _RECORD.finditer(data))]
+        # pyarrow passes over empty lines.
+        return [(a, b) for a, b in itertools.pairwise(ends) if data[a:b].strip(b"\r\n")]
+
+    def chosen(self, wish: Wish) -> list[str]:
+        """See `Form`."""
+        return [name for name in self.names if wish.wants(name)]
+
+    def unified(self, left: pa.DataType, right: pa.DataType) -> pa.DataType:
+        """See `Form`."""
+        return unified(left, right)
+
+    @staticmethod
+    def _reason(message: str, columns: Sequence[str]) -> str:
+        """What pyarrow says of a record, without its place among those that it was given."""
+        text = re.sub(r"Row #\d+: ", "", message)
+        return re.sub(
+            r"^In CSV column #(\d+)", lambda match: f"column {columns[int(match[1])]!r}", text
+        )
 
 
-def survey(sources: Sources, partition_bytes: int, infer: Infer) -> Survey:
-    """The columns and partitions of CSV files, from one pass over all of them.
+def find(files: Sequence[Source], wish: Wish, run: Run) -> list[Found]:
+    """The columns and stretches of CSV files, from one pass over all of them.
 
     Raises:
-        DataError: if a file is empty, does not parse, or has other columns than the first.
+        DataError: if a file is empty or does not parse.
+        StorageError: if a file cannot be read.
     """
-    cut = [
-        partition for source in sources.files for partition in _partitions(source, partition_bytes)
+    # What pyarrow does not parse from text is cast from strings later.
+    types = {name: type_ if _parses(type_) else pa.string() for name, type_ in wish.types.items()}
+    return text_source.find("CSV", stretches, files, replace(wish, types=types), run)
+
+
+def stretches(source: Source, wish: Wish) -> list[TextStretch]:
+    """The stretches of a file, about `wish.partition_bytes` long.
+
+    Raises:
+        DataError: if it has no first line, or, unless `wish.lenient`, if a quoted field does not
+            end.
+        StorageError: if it cannot be read.
+    """
+    if source.size_bytes == 0:
+        raise DataError(
+            f"{source.path} is empty; a CSV file needs a first line with the names of its columns"
+        )
+    broken = None
+    try:
+        places = cuts(source.path, wish.partition_bytes)
+    except UnclosedQuoteError as error:
+        if not wish.lenient:
+            raise DataError(f"{source.path} is not readable as CSV: {error}") from error
+        places, broken = error.places, "a quoted field does not end"
+    except ValueError as error:
+        raise DataError(f"{source.path} is not readable as CSV: {error}") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {source.path}: {error.strerror or error}") from error
+    form = CsvForm(_names(source, places[0]))
+    found = [
+        TextStretch(source=source, start=start, stop=stop, form=form)
+        for start, stop in itertools.pairwise(places)
     ]
-    inferred = infer(cut)
-    rows = Counter({source.ordinal: 0 for source in sources.files})
-    partitions: list[CsvPartition] = []
-    types: dict[str, pa.DataType] = {name: pa.null() for name in cut[0].names}
-    for partition, (count, schema) in zip(cut, inferred, strict=True):
-        if set(partition.names) != set(types):
-            named = [
-                (p.source, pa.schema([(name, pa.null()) for name in p.names]))
-                for p in (cut[0], partition)
-            ]
-            refuse_differences(named[0], named[1])
-        partitions.append(replace(partition, first_row=rows[partition.source.ordinal]))
-        rows[partition.source.ordinal] += count
-        types = {name: unified(type_, schema.field(name).type) for name, type_ in types.items()}
-    return Survey(
-        schema=kept_schema(pa.schema(list(types.items())), str(cut[0].source.path)),
-        rows=tuple(rows[source.ordinal] for source in sources.files),
-        partitions=tuple(partitions),
-        size_bytes=sum(source.size_bytes for source in sources.files),
-    )
+    if broken is not None:
+        end = source.size_bytes
+        found.append(
+            TextStretch(source=source, start=places[-1], stop=end, form=form, broken=broken)
+        )
+    return found
 
 
 def unified(left: pa.DataType, right: pa.DataType) -> pa.DataType:
@@ -133,7 +173,8 @@ def cuts(path: Path, partition_bytes: int) -> list[int]:
     The first is behind the header.
 
     Raises:
-        ValueError: if a quoted field does not end.
+        UnclosedQuoteError: if a quoted field does not end.
+        ValueError: if that is in the first line.
     """
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         header = _RECORD.match(data)
@@ -143,20 +184,15 @@ def cuts(path: Path, partition_bytes: int) -> list[int]:
         return _careful_cuts(data, header.end(), partition_bytes) if quick is None else quick
 
 
-def _partitions(source: Source, partition_bytes: int) -> Iterator[CsvPartition]:
-    if source.size_bytes == 0:
-        raise DataError(
-            f"{source.path} is empty; a CSV file needs a first line with the names of its columns"
-        )
+@functools.cache
+def _parses(type_: pa.DataType) -> bool:
     try:
-        places = cuts(source.path, partition_bytes)
-    except ValueError as error:
-        raise DataError(f"{source.path} is not readable as CSV: {error}") from error
-    except OSError as error:
-        raise StorageError(f"cannot read {source.path}: {error.strerror or error}") from error
-    names = _names(source, places[0])
-    for start, stop in itertools.pairwise(places):
-        yield CsvPartition(source=source, first_row=0, start=start, stop=stop, names=names)
+        CsvForm(("x",)).parse(b'"?"\n', None, {"x": type_}, whole=False)
+    except pa.ArrowNotImplementedError:
+        return False
+    except pa.ArrowInvalid:
+        pass
+    return True
 
 
 def _names(source: Source, stop: int) -> tuple[str, ...]:
@@ -170,7 +206,7 @@ def _names(source: Source, stop: int) -> tuple[str, ...]:
         raise DataError(
             f"the first line of {source.path} does not name columns: {error}"
         ) from error
-    kept_schema(schema, str(source.path))
+    kept_schema(schema, str(source))
     return tuple(schema.names)
 
 
@@ -205,7 +241,7 @@ def _careful_cuts(data: mmap.mmap, start: int, partition_bytes: int) -> list[int
     while place < len(data):
         record = _RECORD.match(data, place)
         if record is None:
-            raise ValueError(f"a quoted field in the record at byte {place} does not end")
+            raise UnclosedQuoteError(places, place)
         place = record.end()
         if place >= places[-1] + partition_bytes:
             places.append(place)

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from tfstream.conversion.csv_source import unified
 from tfstream.conversion.runs import Run
-from tfstream.conversion.sources import Sources, Survey
+from tfstream.conversion.sources import Sources
+from tfstream.conversion.survey import Survey
 from tfstream.errors import DataError, UsageError
 from tfstream.format.manifest import Catalog, Parent, generation_folder
 from tfstream.format.schema import VOCABULARY_SIZE
@@ -49,21 +50,21 @@ def fitted(survey: Survey, sources: Sources, before: Catalog) -> Survey:
         DataError: if they have others.
     """
     schema = pa.schema([(column.name, column.arrow) for column in before.schema.columns])
+    is_csv = sources.kind.name == "CSV"
     for name in dict.fromkeys((*schema.names, *survey.schema.names)):
         old, new = (
             s.field(name).type if name in s.names else None for s in (schema, survey.schema)
         )
         # What a CSV file has fits if the types that were found before can hold it.
-        fits = old == new or (
-            sources.kind == "csv" and None not in {old, new} and unified(old, new) == old
-        )
+        fits = old == new or (is_csv and None not in {old, new} and unified(old, new) == old)
         if not fits:
             raise DataError(
                 f"the sources differ from {before.folder} in column {name!r}: it has "
                 f"{old or 'no such column'}, but {sources.files[0].path} has "
                 f"{new or 'no such column'}; give them the same columns and types"
             )
-    return replace(survey, schema=schema)
+    partitions = tuple(p.retyped(schema) if is_csv else p for p in survey.partitions)
+    return replace(survey, schema=schema, partitions=partitions)
 
 
 def check_nulls(runs: Sequence[Run], sources: Sources, before: Catalog) -> None:

@@ -10,7 +10,8 @@ import pyarrow as pa
 from tfstream.conversion.placement import Placement
 from tfstream.conversion.plan import ShardPlan
 from tfstream.conversion.shards import ShardRecord
-from tfstream.conversion.sources import Sources, Survey
+from tfstream.conversion.sources import Sources
+from tfstream.conversion.survey import Survey
 from tfstream.format.manifest import BLOCKS, SHARDS, SOURCES, Manifest, shard_token
 
 
@@ -67,13 +68,16 @@ def groups(placement: Placement, plans: Sequence[ShardPlan]) -> pa.Table:
     return table
 
 
-def sources(found: Sources, survey: Survey, hashes: Sequence[str]) -> pa.Table:
+def sources(
+    found: Sources, survey: Survey, hashes: Sequence[str], quarantined: Sequence[int]
+) -> pa.Table:
     """A row a source."""
     columns = [
         [s.name for s in found.files],
         [s.size_bytes for s in found.files],
         hashes,
         survey.rows,
+        quarantined,
     ]
     return pa.table(
         [pa.array(c, f.type) for c, f in zip(columns, SOURCES, strict=True)], schema=SOURCES

@@ -97,18 +97,22 @@ def place(runs: Sequence[Run]) -> Placement:
 
 
 def row_ids(
-    source_rows: np.ndarray, stretches: tuple[np.ndarray, np.ndarray], first_row: int
+    source_rows: np.ndarray,
+    stretches: tuple[np.ndarray, np.ndarray],
+    first_row: int,
+    rows: int,
 ) -> np.ndarray:
-    """The row ids of a run's rows, in the order of the source.
+    """The row ids of consecutive rows of a source; -1 for those that are not in the run.
 
     Args:
         source_rows: (rows,) int64, as the run file has them.
         stretches: first row id and rows of each, an entry of `Placement.stretches`.
-        first_row: the first source row of the run.
+        first_row: the first of the rows of the source.
+        rows: how many they are.
     """
     firsts, counts = stretches
     before = np.cumsum(counts) - counts
     ids = np.repeat(firsts - before, counts) + np.arange(len(source_rows))
-    by_source = np.empty(len(ids), np.int64)
+    by_source = np.full(rows, -1, np.int64)
     by_source[source_rows - first_row] = ids
     return by_source

@@ -16,8 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfstream import storage
+from tfstream.conversion import quarantine
 from tfstream.conversion.keys import derive, grouped
-from tfstream.conversion.sources import Partition
+from tfstream.conversion.reading import Bad
+from tfstream.conversion.survey import Partition
 from tfstream.errors import StorageError
 from tfstream.format.expressions import Key
 from tfstream.format.schema import VOCABULARY_SIZE, Column, Schema, storage_dtype
@@ -37,7 +39,7 @@ class Run:
     source: int
     """Ordinal of the source."""
     first_row: int
-    """0-based place of its rows in the source; they follow each other there."""
+    """0-based place of its first row in the source."""
     keys: pa.Table
     """The distinct keys, in key order."""
     counts: np.ndarray
@@ -65,22 +67,26 @@ def write_runs(
 ) -> list[Run]:
     """Read a partition and write its run files, in the order of its rows.
 
+    Rows that cannot be read, and may be left out, go to the quarantine.
+
     Raises:
         DataError: if the source cannot be read.
         StorageError: if a run file cannot be written.
     """
     runs: list[Run] = []
-    first_row = partition.first_row
+    bad: list[Bad] = []
     pieces = partition.read(schema)
     while True:
-        table = next(pieces, None)
-        if table is None:
+        read = next(pieces, None)
+        if read is None:
+            quarantine.keep(folder, number, partition.source, bad)
             return runs
-        rows = table.num_rows
-        if rows:
+        bad += read.bad
+        if len(read.source_rows):
             path = folder / f"{number:06d}-{len(runs):06d}.arrow"
-            piece, batch = _sorted(table, keys, schema, first_row)
-            del table
+            first_row = int(read.source_rows[0])
+            piece, batch = _sorted(read.table, keys, schema, read.source_rows)
+            del read
             _write(path, batch)
             runs.append(
                 Run(
@@ -94,7 +100,6 @@ def write_runs(
                     text_bytes=piece.text_bytes,
                 )
             )
-        first_row += rows
 
 
 @contextmanager
@@ -128,14 +133,14 @@ class _Piece:
 
 
 def _sorted(
-    table: pa.Table, keys: Sequence[Key], schema: pa.Schema, first_row: int
+    table: pa.Table, keys: Sequence[Key], schema: pa.Schema, source_rows: np.ndarray
 ) -> tuple[_Piece, pa.RecordBatch]:
     derived = derive(keys, table)
     groups = grouped(derived)
     narrow = groups.codes.astype(np.uint16) if len(groups.first) <= _RADIX_KEYS else groups.codes
     order = np.argsort(narrow, kind="stable")
     indices = pa.array(order)
-    arrays: dict[str, pa.Array] = {"source_row": pa.array(order + first_row)}
+    arrays: dict[str, pa.Array] = {"source_row": pa.array(source_rows[order])}
     columns = fixed_schema(schema)
     text_bytes, null_items = np.zeros(len(schema), np.int64), np.zeros(len(schema), bool)
     nulls = np.array([table[name].null_count for name in schema.names], np.int64)

@@ -117,6 +117,30 @@ class Scheduler:
                 dask.compute(*tasks, scheduler=self._local, optimize_graph=False, **threads)
             )
 
+    def compute(self, stage: str, tasks: Sequence[Any]) -> list[Any]:
+        """The values of Delayed tasks, in one graph, so that what they share is computed once."""
+        report = _Report(stage, 0, len(tasks), None, None, self._progress)
+        report.start()
+        places = {task.key: place for place, task in enumerate(tasks)}
+
+        def posttask(key: str, *_: object) -> None:
+            if key in places:
+                report.advance(places[key])
+
+        if self._client is None:
+            with Callback(posttask=posttask):
+                return list(dask.compute(*tasks, scheduler=self._local))
+        from distributed import as_completed  # noqa: PLC0415 - only who has a cluster needs it
+
+        futures = self._client.compute(list(tasks))
+        try:
+            for future in as_completed(futures):
+                future.result()
+                report.advance(places[future.key])
+            return list(self._client.gather(futures))
+        finally:
+            self._client.cancel(futures)
+
 
 class _Report:
     """Counts the tasks of a stage that are done, and their rows."""

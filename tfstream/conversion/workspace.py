@@ -17,7 +17,7 @@ import shutil
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from fnmatch import fnmatch
 from importlib.metadata import version
@@ -26,7 +26,8 @@ from typing import IO, Any
 
 from tfstream import storage
 from tfstream.conversion.options import ConvertOptions
-from tfstream.conversion.sources import Sources, Survey
+from tfstream.conversion.sources import Sources
+from tfstream.conversion.survey import Survey
 from tfstream.errors import DataError, ResumeError, StorageError, UsageError
 from tfstream.format.manifest import FORMAT, MANIFEST, Parent, generation_folder, publish_manifest
 
@@ -34,7 +35,7 @@ UNFINISHED = ".tmp"
 """Folder inside the output whose being there says that a conversion has not come to its end."""
 
 _PURPOSE = "purpose.json"
-_MOVED = ("shards", "provenance")
+_MOVED = ("shards", "provenance", "quarantine")
 """Folders of the draft that move into the output."""
 _PARTS = (*_MOVED, "index")
 _DRAFT = ".*.draft"
@@ -168,7 +169,9 @@ class Workspace:
                 draft.unlink()
             self.target.mkdir(parents=True, exist_ok=True)
             for part in _MOVED:
-                (self.draft / part).rename(self.target / part)
+                # There is no quarantine where every row could be read.
+                if (self.draft / part).exists():
+                    (self.draft / part).rename(self.target / part)
         except OSError as error:
             raise StorageError(
                 f"cannot move {error.filename} into {self.target}: {error.strerror}"
@@ -278,11 +281,14 @@ def purpose_of(  # noqa: PLR0913, PLR0917 - all that counts
         "boot": _BOOT.read_text(encoding="ascii").strip() if _BOOT.exists() else "",
         "out": str(out),
         "parents": [parent.digest for parent in parents],
-        "sources": {str(s.path): [s.size_bytes, s.mtime_ns] for s in sources.files},
+        "sources": {
+            f"{s} {s.sha256}" if s.sha256 else str(s.path): [s.size_bytes, s.mtime_ns]
+            for s in sources.files
+        },
         "rows": survey.rows,
         "schema": [[field.name, str(field.type)] for field in survey.schema],
         "group_by": group_by,
-        "options": asdict(options) | {"temp": temp},
+        "options": options.kept | {"partition_bytes": options.partition_bytes, "temp": temp},
     }
 
 

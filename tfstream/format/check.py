@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from tfstream import storage
 from tfstream.errors import CorruptionError, StorageError
 from tfstream.format import provenance
@@ -36,16 +39,36 @@ def check_dataset(catalog: Catalog, *, sources: bool = False) -> Iterator[Findin
             provenance.shard_provenance(catalog, shard)
         except CorruptionError as error:
             yield Finding(where=f"provenance of {path}", what=str(error))
+    yield from _check_quarantine(catalog)
     if sources:
         yield from check_sources(catalog)
 
 
 def check_sources(catalog: Catalog) -> Iterator[Finding]:
     """Check the source files, as far as they are still there, against the index."""
+    if not catalog.manifest.root:
+        return
     for row in catalog.sources.select(["path", "sha256"]).to_pylist():
         path = Path(catalog.manifest.root) / row["path"]
         if path.exists():
             yield from _check_file(path, row["path"], row["sha256"])
+
+
+def _check_quarantine(catalog: Catalog) -> Iterator[Finding]:
+    """Check that each row that could not be read is accounted for."""
+    for source, expected in enumerate(catalog.sources["quarantined"].to_pylist()):
+        if not expected:
+            continue
+        path = provenance.quarantine_path(catalog, source)
+        where = path.relative_to(catalog.folder).as_posix()
+        try:
+            table = pq.ParquetFile(path).read(["rows"], use_threads=False)
+        except (OSError, pa.ArrowException) as error:
+            yield Finding(where=where, what=f"it cannot be read: {error}")
+            continue
+        found = sum(table["rows"].to_pylist())
+        if found != expected:
+            yield Finding(where=where, what=f"it accounts for {found} rows, expected {expected}")
 
 
 def _check_file(path: Path, name: str, expected: str) -> Iterator[Finding]:

@@ -57,6 +57,7 @@ SOURCES = pa.schema(
         ("size_bytes", pa.int64()),
         ("sha256", pa.string()),
         ("rows", pa.int64()),
+        ("quarantined", pa.int64()),
     ]
 )
 _VOCABULARIES = pa.schema([("column", pa.string()), ("value", pa.string())])
@@ -86,7 +87,8 @@ class Manifest:
     options: Mapping[str, Any]
     """The options of the conversion that its bytes depend on."""
     root: str
-    """The folder that the paths of the sources begin at; not part of the digest."""
+    """The folder that the paths of the sources begin at, empty where they are no files; not part
+    of the digest."""
     identity: str
     """Hex digest of what the conversion was asked to do; its shards' tokens come from it."""
     parents: tuple[Parent, ...] = ()

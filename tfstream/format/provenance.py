@@ -58,6 +58,8 @@ def write_by_row(folder: Path, shard: int, source: NDArray[Any], source_row: NDA
 def write_by_source(folder: Path, source: int, row_ids: Iterable[NDArray[Any]]) -> Path:
     """Write the row ids of a source's rows, given in its order in pieces of any length.
 
+    A row that could not be read has the row id -1.
+
     Returns:
         The file.
     """
@@ -125,7 +127,7 @@ def row_ids_of(catalog: Catalog, source: int, source_rows: NDArray[Any]) -> NDAr
         (n,) int64.
 
     Raises:
-        UsageError: if the source has no such row.
+        UsageError: if the source has no such row, or it could not be read.
     """
     rows = catalog.sources["rows"][source].as_py()
     for row in source_rows:
@@ -140,7 +142,19 @@ def row_ids_of(catalog: Catalog, source: int, source_rows: NDArray[Any]) -> NDAr
         wanted = groups == group
         ids = _read(path, int(group))["row_id"].to_numpy()
         found[wanted] = ids[source_rows[wanted] - group * ROW_GROUP_ROWS]
+    if (found < 0).any():
+        name, row = catalog.sources["path"][source].as_py(), source_rows[np.argmax(found < 0)]
+        raise UsageError(
+            f"row {row} of {name} could not be read; {quarantine_path(catalog, source)} tells why"
+        )
     return found
+
+
+def quarantine_path(catalog: Catalog, source: int) -> Path:
+    """Where the rows of a source that could not be read lie, if there are any."""
+    generation, first = _generation([p.sources for p in catalog.manifest.parents], source)
+    folder = generation_folder(catalog.folder, generation)
+    return folder / "quarantine" / f"{source - first:05d}.parquet"
 
 
 def find_source(catalog: Catalog, name: str) -> int:

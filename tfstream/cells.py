@@ -1,8 +1,9 @@
-"""The columns of a data set and their statistics as lines of cells, for people."""
+"""Tables as lines of text, for people."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from decimal import Decimal
 
 import pyarrow as pa
@@ -13,6 +14,27 @@ from tfstream.format.manifest import Catalog
 from tfstream.format.subset import Subset
 
 _SHOWN_LETTERS = 24
+
+
+def cells(table: pa.Table) -> list[list[str]]:
+    """The names and values of a table as text."""
+    columns = [[_text(value) for value in column.to_pylist()] for column in table.columns]
+    return [list(table.column_names), *map(list, zip(*columns, strict=True))]
+
+
+def _text(value: object) -> str:
+    """A value as one cell; what could steer a terminal is shown, not sent."""
+    text = "" if value is None else str(value)
+    return text if text.isprintable() else ascii(text)
+
+
+def aligned(lines: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Lines whose cells stand below each other."""
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for cells in lines:
+        yield "  ".join(
+            cell.ljust(width) for cell, width in zip(cells, widths, strict=True)
+        ).rstrip()
 
 
 def column_table(catalog: Catalog) -> list[list[str]]:
@@ -42,7 +64,7 @@ def _shown(value: float | Decimal | str | bytes | None, type_: pa.DataType) -> s
     if value is None:
         return ""
     if isinstance(value, (str, bytes)):
-        text = cell(value)
+        text = _text(value)
         return text if len(text) <= _SHOWN_LETTERS else text[: _SHOWN_LETTERS - 1] + "…"
     if not pa.types.is_temporal(type_) or pa.types.is_duration(type_):
         return f"{value:.6g}" if isinstance(value, float) else str(value)
@@ -50,9 +72,3 @@ def _shown(value: float | Decimal | str | bytes | None, type_: pa.DataType) -> s
     return str(
         pa.array([round(value)]).cast(f"int{type_.bit_width}").view(bare).cast(pa.string())[0]
     )
-
-
-def cell(value: object) -> str:
-    """A value as one cell; what could steer a terminal is shown, not sent."""
-    text = "" if value is None else str(value)
-    return text if text.isprintable() else ascii(text)
