@@ -1,11 +1,16 @@
 """tfstream beside its peers: the same rows, the same batch size, in turn, in one command.
 
-    python -m benchmarks                 every job on 4 M rows
+    python -m benchmarks                 every job on 4 M rows, but for the large ones
     python -m benchmarks --small         a few thousand rows; only delivery is asserted
+    python -m benchmarks --setup ray     install what job mixed compares with, outside of this venv
+    python -m benchmarks --jobs scale    1, 4 and 16 M rows; needs 7 GB of disk
+    python -m benchmarks --jobs bounded --repeats 1
+                                         16 GiB, held to 2 GiB of memory; needs 55 GB of disk
 
     __main__.py          argv in, exit code out
     workload.py          what is run: sizes, a task for a child process
     data.py              the rows, as functions of their ids, and the source files
+    mixed_rows.py        the rows of job mixed
     delivery.py          the proof that the rows came, and the quality of their shuffle
     contenders.py        who takes part
     tfstream_cases.py    tfstream
@@ -16,8 +21,10 @@
     clock.py             steady rows/s, and rows/s over whole epochs
     reading.py           job read            (in a child)
     fitting.py           jobs fit, callback  (in a child)
-    many_groups.py       job groups  (in a child)
-    converting.py        job convert         (in a child)
+    many_groups.py       job groups          (in a child)
+    converting.py        jobs convert, mixed, scale, bounded  (in a child)
+    ray_case.py          Ray Data            (in a child of its own environment)
+    environments.py      that environment
     jobs.py              who takes part in which job, and what a child does
     runner.py            child processes and their memory
     report.py            tables and JSON lines

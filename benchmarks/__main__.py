@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from dataclasses import replace
@@ -11,15 +12,30 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from benchmarks import data, jobs, report, runner
-from benchmarks.workload import JOBS, SEED, UNKNOWN_WINDOW, Task, Workload
+from benchmarks import data, environments, jobs, report, runner
+from benchmarks.workload import JOBS, LARGE, UNKNOWN_WINDOW, Task, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _WIDTH = 170
-_FULL = {"rows": 4_000_000, "batch": 1_024, "repeats": 3}
-_SMALL = {"rows": 5_000, "batch": 256, "repeats": 1}
+_FULL = {
+    "rows": 4_000_000,
+    "batch": 1_024,
+    "repeats": 3,
+    "ray_rows": 100_000,
+    "scale_rows": (1_000_000, 4_000_000, 16_000_000),
+    "large_mib": 16_384,
+}
+_SMALL = {
+    "rows": 5_000,
+    "batch": 256,
+    "repeats": 1,
+    "ray_rows": 500,
+    "scale_rows": (1_000, 4_000),
+    "large_mib": 4,
+}
+_MIB = 2**20
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -30,7 +46,14 @@ def main(arguments: Sequence[str]) -> int:
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
-    return _run(options, console)
+    root = options.folder.resolve()
+    if options.setup:
+        environments.set_up(root, options.setup)
+        return 0
+    try:
+        return _run(options, root, console)
+    finally:
+        shutil.rmtree(root / jobs.SCRATCH, ignore_errors=True)
 
 
 def _parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -38,7 +61,26 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, help="rows of the source (default 4,000,000)")
     parser.add_argument("--batch", type=int, help="rows of a batch (default 1,024)")
     parser.add_argument("--repeats", type=int, help="measurements of each contender (default 3)")
-    parser.add_argument("--jobs", default=",".join(JOBS), help="some of %(default)s")
+    parser.add_argument(
+        "--jobs",
+        default=",".join(job for job in JOBS if job not in LARGE),
+        help=f"some of {', '.join(JOBS)} (default %(default)s)",
+    )
+    parser.add_argument("--ray-rows", type=int, help="rows for Ray Data (default 100,000)")
+    parser.add_argument(
+        "--scale-rows",
+        type=lambda text: tuple(map(int, text.split(","))),
+        help="rows of job scale (default 1000000,4000000,16000000)",
+    )
+    parser.add_argument(
+        "--limit-mib", type=int, default=2_048, help="memory for job bounded (default 2,048)"
+    )
+    parser.add_argument("--large-mib", type=int, help="source of job bounded (default 16,384)")
+    parser.add_argument(
+        "--setup",
+        choices=sorted(environments.REQUIREMENTS),
+        help="install contenders that need an environment of their own into --folder; then end",
+    )
     parser.add_argument(
         "--contenders", default="", help="only those whose name begins so; several by commas"
     )
@@ -68,8 +110,11 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--jobs: {', '.join(sorted(unknown))} is none of {', '.join(JOBS)}")
     if not data.MIN_ROWS <= options.rows <= data.ID_SCALE:
         parser.error(f"--rows must lie between {data.MIN_ROWS} and {int(data.ID_SCALE):,}")
-    if options.batch < 1 or options.repeats < 1:
-        parser.error("--batch and --repeats must be at least 1")
+    for name in ("batch", "repeats", "ray_rows", "limit_mib", "large_mib"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1")
+    if not all(data.MIN_ROWS <= rows <= data.ID_SCALE for rows in options.scale_rows):
+        parser.error(f"--scale-rows: from {data.MIN_ROWS} to {int(data.ID_SCALE):,}")
     options.contenders = tuple(filter(None, options.contenders.split(",")))
     return options
 
@@ -85,27 +130,36 @@ def _workload(options: argparse.Namespace) -> Workload:
         window=UNKNOWN_WINDOW,
         floor_s=0.0 if small else 3.0,
         bound_s=options.bound,
+        ray_rows=options.ray_rows,
+        scale_rows=options.scale_rows,
+        limit_bytes=options.limit_mib * _MIB,
+        large_bytes=options.large_mib * _MIB,
     )
 
 
-def _run(options: argparse.Namespace, console: Console) -> int:
+def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
     workload = _workload(options)
-    folder = options.folder.resolve() / f"rows-{workload.rows}-seed-{SEED}"
+    folder = jobs.folder_of(root, workload.rows)
     base = Task(action="prepare", contender="source", folder=folder, workload=workload)
     chosen = {job: _chosen(job, workload, options.contenders) for job in options.jobs}
     chosen = {job: entries for job, entries in chosen.items() if entries}
     if not chosen:
         console.print(f"no contender of {', '.join(options.jobs)} is named so")
         return 2
-    names = tuple(entry.name for entries in chosen.values() for entry in entries)
     where = report.machine()
     report.show_conditions(console, workload, where)
     console.print(f"data: {folder}", soft_wrap=True)
+    for job, entries in chosen.items():
+        chosen[job] = [one for one in entries if _is_installed(root, job, one, console)]
 
     outcomes: list[runner.Outcome] = []
-    for prepared in jobs.prepare(base, options.jobs, names):
+    for prepared in jobs.prepare(base, chosen):
         contender = prepared.task.contender
-        console.print(f"prepared {contender}", prepared.error or "", markup=False)
+        console.print(
+            f"prepared {contender}, {prepared.task.workload.rows:,} rows",
+            prepared.error or "",
+            markup=False,
+        )
         if prepared.error:
             outcomes.append(prepared)
         if "window" in prepared.fields:
@@ -113,7 +167,7 @@ def _run(options: argparse.Namespace, console: Console) -> int:
 
     for job, entries in chosen.items():
         console.print()
-        measured = list(_in_turn(replace(base, action=job), entries, options.repeats, console))
+        measured = list(_in_turn(base, job, entries, options.repeats, console))
         outcomes += measured
         # The notes tell the window, which is known only now.
         now = {entry.name: entry for entry in jobs.entries(job, base.workload)}
@@ -135,17 +189,27 @@ def _chosen(job: str, workload: Workload, prefixes: tuple[str, ...]) -> list[job
     ]
 
 
+def _is_installed(root: Path, job: str, entry: jobs.Entry, console: Console) -> bool:
+    """Whether a contender's environment is there; if not, say so."""
+    there = environments.interpreter(root, entry.name) is not None
+    if not there:
+        name = entry.name.partition("-")[0]
+        how = f"python -m benchmarks --setup {name} --folder {root}"
+        console.print(f"{job} {entry.name}: skipped, not installed; {how}", soft_wrap=True)
+    return there
+
+
 def _in_turn(
-    base: Task, entries: Sequence[jobs.Entry], repeats: int, console: Console
+    base: Task, job: str, entries: Sequence[jobs.Entry], repeats: int, console: Console
 ) -> list[runner.Outcome]:
     """Measure A B C, A B C, …, so that a slow minute of the machine meets all of them."""
     outcomes = []
     for repeat in range(1, repeats + 1):
         for entry in entries:
-            outcome = runner.run_child(replace(base, contender=entry.name))
+            outcome = runner.run_child(jobs.task_of(base, job, entry))
             rate = outcome.fields.get("rows_per_s")
             said = "; ".join(outcome.problems) or f"{rate / 1e6:.4f} M rows/s"
-            console.print(f"{base.action} {repeat}/{repeats} {entry.name}: {said}", markup=False)
+            console.print(f"{job} {repeat}/{repeats} {entry.name}: {said}", markup=False)
             outcomes.append(outcome)
     return outcomes
 

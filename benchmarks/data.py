@@ -34,8 +34,12 @@ KEY_BYTES = 8
 CHUNK = 65_536
 """Rows that are made at once, from a seed of their own."""
 
+SKEWED_ROW_BYTES = PACKED_BYTES + ID_BYTES
+"""Bytes of a row in a file that is not compressed, at least; month and day take a few bits."""
+
 _SOURCE_FILES = 8
 _ROW_GROUP = 131_072
+_SKEWED_FILE_ROWS = 14 * _ROW_GROUP
 _MONTH_DAYS = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
 
 
@@ -87,9 +91,9 @@ def chunks(rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         yield ids, features
 
 
-def table_of(ids: np.ndarray, features: np.ndarray) -> pa.Table:
-    """The rows as the source holds them."""
-    month, day = dates_of(groups_of(ids))
+def table_of(ids: np.ndarray, features: np.ndarray, groups: np.ndarray | None = None) -> pa.Table:
+    """The rows as the source holds them, in their own groups unless others are given."""
+    month, day = dates_of(groups_of(ids) if groups is None else groups)
     columns: dict[str, Any] = {name: features[:, i] for i, name in enumerate(FEATURES)}
     columns |= {"id": ids, "label": labels_of(ids), "month": month, "day": day}
     return pa.table(columns)
@@ -107,6 +111,34 @@ def write_source(place: Path, rows: int) -> None:
             row_group_size=_ROW_GROUP,
             use_dictionary=["month", "day"],
         )
+
+
+def write_skewed(place: Path, rows: int) -> None:
+    """Write rows half of which are of the first group, uncompressed, in files of about 256 MB.
+
+    Their ids are told by the column `id` only, since a float32 cannot tell so many.
+    """
+    write_files(place, rows, -(-rows // _SKEWED_FILE_ROWS), _skewed_table)
+
+
+def _skewed_table(ids: np.ndarray) -> pa.Table:
+    random = np.random.default_rng([SEED, int(ids[0])])
+    features = random.standard_normal((len(ids), len(FEATURES)), dtype=np.float32)
+    return table_of(ids, features, np.where(mixed(ids) >> np.uint64(63), 0, groups_of(ids)))
+
+
+def write_files(
+    place: Path, rows: int, files: int, table: Callable[[np.ndarray], pa.Table]
+) -> None:
+    """Write the rows of a function of ids into uncompressed Parquet files, a row group at once."""
+    per_file = -(-rows // files)
+    schema = table(np.arange(1)).schema
+    for number in range(files):
+        stop = min((number + 1) * per_file, rows)
+        path = place / f"part-{number:04d}.parquet"
+        with pq.ParquetWriter(path, schema, compression="none") as writer:
+            for first in range(number * per_file, stop, _ROW_GROUP):
+                writer.write_table(table(np.arange(first, min(first + _ROW_GROUP, stop))))
 
 
 def keep(place: Path, write: Callable[[Path], None]) -> Path:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from benchmarks import data
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Array = Any
 """A numpy array, or an eager tensor that numpy can look into."""
@@ -118,6 +121,28 @@ class Ledger:
 def covered(ids: np.ndarray, rows: int) -> list[str]:
     """What keeps `ids` from being each of 0 to `rows` once, in any order; empty means nothing."""
     return _id_findings(ids, rows, whole=True)
+
+
+def summed(parts: Iterable[np.ndarray], rows: int) -> list[str]:
+    """What rows, sum, and sum of mixed ids say against `covered`; without all ids at once."""
+    stretches = (
+        np.arange(start, min(start + data.CHUNK, rows)) for start in range(0, rows, data.CHUNK)
+    )
+    names = ("rows", "sum of ids", "sum of mixed ids")
+    return [
+        f"{name}: {found} came, {expected} should"
+        for name, found, expected in zip(names, _sums(parts), _sums(stretches), strict=True)
+        if found != expected
+    ]
+
+
+def _sums(parts: Iterable[np.ndarray]) -> tuple[int, int, int]:
+    rows = ids = mixed = 0
+    for part in parts:
+        rows += len(part)
+        ids += int(part.sum())
+        mixed += int(data.mixed(part).sum(dtype=np.uint64))
+    return rows, ids, mixed % 2**64
 
 
 def _id_findings(ids: np.ndarray, rows: int, *, whole: bool) -> list[str]:

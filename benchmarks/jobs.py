@@ -7,29 +7,43 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import contenders, data
+from benchmarks import contenders, data, environments, mixed_rows
 from benchmarks.runner import Outcome, run_child
+from benchmarks.workload import CONVERSIONS, LARGE, SEED, Task, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from benchmarks.workload import Task, Workload
+    from pathlib import Path
 
 _FUNCTIONS = {
     "read": ("benchmarks.reading", "run"),
     "fit": ("benchmarks.fitting", "run_fit"),
-    "convert": ("benchmarks.converting", "run"),
     "callback": ("benchmarks.fitting", "run_callback"),
     "groups": ("benchmarks.many_groups", "run"),
+    **dict.fromkeys(CONVERSIONS, ("benchmarks.converting", "run")),
 }
 _CONVERTERS = {
     "tfstream-convert": "TFRecord shards of blocks, provenance, hashes",
-    "pyarrow-hive": "write_dataset, a folder per month and day",
+    "pyarrow-hive": "write_dataset, a folder per group",
+    "pyarrow-hive-buffered": "the same, min_rows_per_group=100,000",
+    "dask-hive": "to_parquet(partition_on=…), threads",
     "pyarrow-read": "nothing is written: the limit",
 }
+_MIXED = tuple(name for name in _CONVERTERS if name != "dask-hive")
+_RAY = "ray-tfrecords"
+_SOURCES = {
+    "source": data.write_source,
+    "mixed-source": mixed_rows.write_source,
+    "skewed-source": data.write_skewed,
+}
+_WIDE_BYTES = data.PACKED_BYTES + data.ID_BYTES + data.KEY_BYTES
+_COPIES = 3
+"""Copies of a large source that the disk must have room for: itself, run files and shards."""
 _CALLBACKS = {"without-callback": "plain fit", "with-callback": "tfstream.LineageCallback"}
 _GROUPS = (1, 36, 365, 10_000, 1_000_000)
 _TFSTREAM = "tfstream"
+SCRATCH = "scratch"
+"""Folder, below that of all benchmarks, of what large jobs write."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,22 +61,18 @@ class Entry:
 
 def entries(job: str, workload: Workload) -> tuple[Entry, ...]:
     """Those who take part in a job."""
-    size = data.PACKED_BYTES + data.ID_BYTES + data.KEY_BYTES
     if job == "groups":
         return tuple(
             Entry(
                 name=f"groups-{groups}",
                 rows=workload.rows,
-                bytes_per_row=size,
+                bytes_per_row=_WIDE_BYTES,
                 note=f"hash(id, {groups:,}), {workload.rows / groups:,.1f} rows a group",
             )
             for groups in _GROUPS
         )
-    if job == "convert":
-        return tuple(
-            Entry(name=name, rows=workload.rows, bytes_per_row=size, note=note)
-            for name, note in _CONVERTERS.items()
-        )
+    if job in CONVERSIONS:
+        return tuple(_conversions(job, workload))
     if job == "callback":
         return tuple(
             Entry(name=name, rows=workload.rows, bytes_per_row=data.PACKED_BYTES, note=note)
@@ -82,6 +92,51 @@ def entries(job: str, workload: Workload) -> tuple[Entry, ...]:
     )
 
 
+def _conversions(job: str, workload: Workload) -> Iterator[Entry]:
+    """Those who take part in a job that converts."""
+    if job == "convert":
+        for name, note in _CONVERTERS.items():
+            yield Entry(name=name, rows=workload.rows, bytes_per_row=_WIDE_BYTES, note=note)
+    elif job == "mixed":
+        size = mixed_rows.ROW_BYTES
+        for name in _MIXED:
+            yield Entry(name=name, rows=workload.rows, bytes_per_row=size, note=_CONVERTERS[name])
+        rows = min(workload.ray_rows, workload.rows)
+        note = f"write_tfrecords, no groups; only {rows:,} rows: its rate is what counts"
+        yield Entry(name=_RAY, rows=rows, bytes_per_row=size, note=note)
+    elif job == "scale":
+        for rows in workload.scale_rows:
+            note = "does time grow with rows?"
+            yield Entry(name=f"tfstream-{rows}", rows=rows, bytes_per_row=_WIDE_BYTES, note=note)
+    else:
+        yield Entry(
+            name="tfstream-skewed",
+            rows=-(-workload.large_bytes // data.SKEWED_ROW_BYTES),
+            bytes_per_row=_WIDE_BYTES,
+            note=f"{workload.large_bytes / workload.limit_bytes:.3g} times its limit of "
+            f"{workload.limit_bytes / 2**30:.3g} GiB; half of the rows in one group",
+        )
+
+
+def task_of(base: Task, job: str, entry: Entry) -> Task:
+    """What a child does for an entry; `base` lies in the folder of the workload's rows."""
+    task = replace(base, action=job, contender=entry.name)
+    if job not in CONVERSIONS:
+        return task
+    root = base.folder.parent
+    return replace(
+        task,
+        folder=folder_of(root / SCRATCH if job in LARGE else root, entry.rows),
+        workload=replace(base.workload, rows=entry.rows),
+        python=environments.interpreter(root, entry.name) or task.python,
+    )
+
+
+def folder_of(root: Path, rows: int) -> Path:
+    """The folder of so many rows."""
+    return root / f"rows-{rows}-seed-{SEED}"
+
+
 def do(task: Task) -> dict[str, Any]:
     """Do a task; this is what a child runs."""
     if task.action == "prepare":
@@ -92,8 +147,10 @@ def do(task: Task) -> dict[str, Any]:
 
 def _prepare(task: Task) -> dict[str, Any]:
     """Write what a contender keeps on disk; tfstream tells its window."""
-    if task.contender == "source":
-        data.keep(task.source, lambda place: data.write_source(place, task.workload.rows))
+    if write := _SOURCES.get(task.contender):
+        if task.folder.parent.name == SCRATCH:
+            _check_space(task)
+        data.keep(task.folder / task.contender, lambda place: write(place, task.workload.rows))
         return {}
     contender = contenders.find(task.workload, task.contender)
     module = contender.load()
@@ -108,10 +165,29 @@ def _prepare(task: Task) -> dict[str, Any]:
     return {}
 
 
-def prepare(base: Task, jobs: tuple[str, ...], names: tuple[str, ...]) -> Iterator[Outcome]:
-    """Write, in children, whatever the contenders of `names` read; the source first."""
-    yield run_child(replace(base, action="prepare", contender="source"))
-    wanted = set(names)
+def _check_space(task: Task) -> None:
+    task.folder.mkdir(parents=True, exist_ok=True)
+    needed = _COPIES * task.workload.rows * data.SKEWED_ROW_BYTES
+    free = shutil.disk_usage(task.folder).free
+    if free < needed:
+        raise OSError(
+            f"{task.folder} has {free / 1e9:.1f} GB free, {needed / 1e9:.1f} GB are needed; "
+            "give another --folder, or ask for less"
+        )
+
+
+def prepare(base: Task, chosen: dict[str, list[Entry]]) -> Iterator[Outcome]:
+    """Write, in children, whatever those who were chosen for each job read; the sources first."""
+    tasks = [task_of(base, job, entry) for job, found in chosen.items() for entry in found]
+    sources = [(task.source, task) for task in tasks]
+    if any(job not in CONVERSIONS for job in chosen):
+        sources.append((base.source, base))
+    for place, task in dict(sources).items():
+        yield run_child(replace(task, action="prepare", contender=place.name, python=base.python))
+    yield from _prepare_streams(base, tuple(chosen), {task.contender for task in tasks})
+
+
+def _prepare_streams(base: Task, jobs: tuple[str, ...], wanted: set[str]) -> Iterator[Outcome]:
     if wanted & set(_CALLBACKS) and "callback" in jobs:
         wanted.add("tfstream-packed")
     written: set[str] = set()

@@ -28,7 +28,10 @@ _PACKAGES = ("tfstream", "tensorflow", "keras", "numpy", "pyarrow", "dask")
 _REFERENCES = {
     "read": ("tfstream-packed", "tfstream-dict"),
     "fit": ("tfstream-packed", "tfstream-dict"),
-    "convert": ("tfstream-convert",),
+    "convert": ("tfstream-convert", "pyarrow-read"),
+    "mixed": ("tfstream-convert", "pyarrow-read"),
+    "scale": (),
+    "bounded": (),
     "callback": (),
     "groups": (),
 }
@@ -40,11 +43,18 @@ _CAPTIONS = {
     "fit": "M rows/s, ratios and start as in read. Two Dense(64, relu) and a sigmoid, adam; "
     "features and label only, 129 bytes a row.",
     "convert": "145 bytes a row: 32 float32, int64 id, int8 label, int32 month and day.",
+    "mixed": "About 480 bytes a row: 13 int64 with nulls, 26 categories of 40 to 5,000 strings, 2 "
+    "strings, timestamp, label; groups of the first category.",
+    "scale": "145 bytes a row, as in convert. A source and its output are removed afterwards.",
+    "bounded": "145 bytes a row, as in convert. RLIMIT_DATA holds the process to the limit; its "
+    "resident memory with that of its children is checked against it, too.",
     "callback": "Whole epochs after the first, their starts included.",
     "groups": "The source of convert. CPU s: seconds of all threads for a million rows.",
 }
 _STREAMING = ("read", "fit")
 """Jobs whose epochs are started again and again."""
+_PER_MILLION = ("scale", "bounded")
+"""Jobs that say how long a million rows take."""
 _MEGA = 1e6
 RESULTS = Path(__file__).parent / "results"
 
@@ -150,7 +160,9 @@ def show_job(
     table.add_column("contender", no_wrap=True)
     starts = ("with start", "start s") if job in _STREAMING else ()
     cpu = ("CPU s",) if job == "groups" else ()
-    for header in ("rows", "M rows/s", "from - to", *starts, *cpu, "MB/s", "peak MB"):
+    per_million = ("s / M rows",) if job in _PER_MILLION else ()
+    own = (*starts, *cpu, *per_million)
+    for header in ("rows", "M rows/s", "from - to", *own, "MB/s", "peak MB"):
         table.add_column(header, justify="right", no_wrap=True)
     for name, _ in references:
         table.add_column(f"{name.removeprefix('tfstream-')} / it", justify="right", no_wrap=True)
@@ -162,7 +174,7 @@ def show_job(
         quality = [_or_dash(line.quality, 2)] if job == "read" else []
         part = "" if line.whole else "; part of an epoch"
         table.add_row(
-            *_figures(line, starts=bool(starts), cpu=bool(cpu)),
+            *_figures(line, starts=bool(starts), cpu=bool(cpu), per_million=bool(per_million)),
             *ratios,
             *quality,
             line.entry.note + part,
@@ -179,7 +191,7 @@ def _or_dash(value: float | None, digits: int) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def _figures(line: Line, *, starts: bool, cpu: bool) -> list[str]:
+def _figures(line: Line, *, starts: bool, cpu: bool, per_million: bool) -> list[str]:
     whole = None if line.whole_rows_per_s is None else line.whole_rows_per_s / _MEGA
     return [
         line.entry.name,
@@ -188,6 +200,7 @@ def _figures(line: Line, *, starts: bool, cpu: bool) -> list[str]:
         f"{line.slowest / _MEGA:.3f} - {line.fastest / _MEGA:.3f}",
         *([_or_dash(whole, 4), _or_dash(line.start_s, 2)] if starts else []),
         *([_or_dash(line.cpu_s_per_million, 2)] if cpu else []),
+        *([f"{_MEGA / line.rows_per_s:.2f}"] if per_million else []),
         f"{line.rows_per_s * line.entry.bytes_per_row / _MEGA:,.1f}",
         f"{line.peak_bytes / _MEGA:,.0f}",
     ]

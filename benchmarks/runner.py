@@ -46,7 +46,13 @@ class Outcome:
     @property
     def problems(self) -> list[str]:
         """Failure, or wrong delivery; empty means that the figure counts."""
-        return [self.error] if self.error else list(self.fields.get("findings", []))
+        if self.error:
+            return [self.error]
+        found = list(self.fields.get("findings", []))
+        limit = self.fields.get("limit_bytes")
+        if limit and self.peak_bytes > limit:
+            found.append(f"took {self.peak_bytes:,} bytes of memory, {limit:,} were allowed")
+        return found
 
 
 def announce_measured() -> None:
@@ -67,7 +73,7 @@ def serve(run: Callable[[Task], dict[str, Any]], task_json: str) -> None:
 def run_child(task: Task) -> Outcome:
     """Run a task in a new process, to its end."""
     path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
-    command = [sys.executable, "-m", "benchmarks", "child", task.to_json()]
+    command = [task.python, "-m", "benchmarks", "child", task.to_json()]
     with (
         # The child ends without a tear-down, so what libraries leave behind is removed here.
         tempfile.TemporaryDirectory(
@@ -89,6 +95,8 @@ def run_child(task: Task) -> Outcome:
         reader.start()
         peak_bytes = _watch(process, measured)
         reader.join()
+        if process.stdout is not None:
+            process.stdout.close()
         errors.seek(0)
         tail = errors.read()[-2_000:].strip()
     return _outcome(task, process.returncode, lines, peak_bytes, tail)
@@ -155,4 +163,5 @@ def _outcome(task: Task, status: int, lines: list[str], peak_bytes: int, tail: s
     else:
         last = tail.splitlines()[-1] if tail else "no message"
         error = f"ended with status {status}: {last}"
+    peak_bytes = max(peak_bytes, fields.get("own_peak_bytes", 0))
     return Outcome(task=task, fields=fields, peak_bytes=peak_bytes, error=error)

@@ -8,30 +8,41 @@ from typing import TYPE_CHECKING, Any
 import tfstream
 from benchmarks import data
 from benchmarks.workload import SEED, Task
+from tfstream.format import reader
+from tfstream.format.manifest import open_catalog
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    import pyarrow as pa
 
     from benchmarks.contenders import Contender
 
 
 def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001
     """Convert the source."""
-    converter()(task.source, place)
+    converter(["month", "day"])(task.source, place)
 
 
-def converter() -> Callable[[Path, Path], object]:
-    """A function that converts the Parquet files of a folder into shards by month and day.
+def converter(group_by: list[str]) -> Callable[[Path, Path], object]:
+    """A function that converts the Parquet files of a folder into shards by groups.
 
     tfstream loads its parts when they are first used: here, and not on the time of the conversion.
     """
     importlib.import_module("tfstream.conversion.convert")
 
-    def by_day(source: Path, place: Path) -> object:
-        return tfstream.convert(str(source / "*.parquet"), str(place), group_by=["month", "day"])
+    def by_group(source: Path, place: Path) -> object:
+        return tfstream.convert(str(source / "*.parquet"), str(place), group_by=group_by)
 
-    return by_day
+    return by_group
+
+
+def tables(place: Path, column: str) -> Iterator[pa.Table]:
+    """A column of the shards, block by block, read without TensorFlow."""
+    catalog = open_catalog(place)
+    for block in range(len(catalog.block_rows)):
+        yield reader.read_block(catalog, block, [column])
 
 
 def open_stream(place: Path, task: Task, *, packed: bool, with_id: bool) -> tfstream.Stream:

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-JOBS = ("read", "fit", "convert", "callback", "groups")
+CONVERSIONS = ("convert", "mixed", "scale", "bounded")
+"""Jobs that convert; each of their entries has its own number of rows."""
+
+LARGE = ("scale", "bounded", "groups")
+"""Jobs that must be named, since they take long; what they write is removed afterwards."""
+
+JOBS = ("read", "fit", "callback", *CONVERSIONS, "groups")
 
 SEED = 7
 """Seed of the rows and of every contender's shuffle."""
 
 UNKNOWN_WINDOW = 262_144
 """Rows of the limit's window where tfstream is not there to tell its own."""
+
+_SOURCES = {"mixed": "mixed-source", "bounded": "skewed-source"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +45,14 @@ class Workload:
     """A measurement goes on by whole epochs until it has taken this long."""
     bound_s: float
     """A measurement ends here, even inside an epoch."""
+    ray_rows: int
+    """Rows for Ray Data; its rate is what counts, and it is slow."""
+    scale_rows: tuple[int, ...]
+    """Rows of the conversions that show whether time grows with rows."""
+    limit_bytes: int
+    """What job bounded may have of memory."""
+    large_bytes: int
+    """The source of job bounded is at least as large as this."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,11 +66,13 @@ class Task:
     folder: Path
     """Work folder of this number of rows."""
     workload: Workload
+    python: str = sys.executable
+    """The interpreter of the child."""
 
     @property
     def source(self) -> Path:
         """Folder of the source's Parquet files."""
-        return self.folder / "source"
+        return self.folder / _SOURCES.get(self.action, "source")
 
     def to_json(self) -> str:
         """The task as an argument of the child."""
@@ -64,5 +83,6 @@ class Task:
         """The task that `to_json` wrote."""
         fields = json.loads(text)
         sizes = fields.pop("workload")
-        workload = Workload(**sizes | {"files": tuple(sizes["files"])})
+        lists = {name: tuple(sizes[name]) for name in ("files", "scale_rows")}
+        workload = Workload(**sizes | lists)
         return cls(**fields | {"folder": Path(fields["folder"]), "workload": workload})

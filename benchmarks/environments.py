@@ -1,0 +1,48 @@
+"""Virtual environments for contenders whose requirements do not agree with tfstream's."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+REQUIREMENTS = {
+    "ray": (
+        "ray[data]==2.60.0",
+        "tensorflow==2.21.0",
+        "crc32c==2.9.post0",
+        "psutil>=5.9",
+        "rich>=13.7",
+    ),
+}
+"""What each of them holds; crc32c and TensorFlow are what Ray's writer asks for."""
+
+_DONE = "requirements.txt"
+
+
+def interpreter(root: Path, contender: str) -> str | None:
+    """The Python that runs a contender: this one, its environment's, or None if that is not there.
+
+    Args:
+        root: the folder of all benchmarks.
+        contender: its name, which begins with its environment's if it has one.
+    """
+    name = contender.partition("-")[0]
+    if name not in REQUIREMENTS:
+        return sys.executable
+    return str(_python(root / name)) if (root / name / _DONE).exists() else None
+
+
+def set_up(root: Path, name: str) -> None:
+    """Make the environment of that name; what is there already is brought up to date."""
+    place = root / name
+    venv.create(place, symlinks=True, with_pip=True)
+    # Isolated, or modules of the working directory would be taken for pip's.
+    command = [str(_python(place)), "-I", "-m", "pip", "install", "--quiet", *REQUIREMENTS[name]]
+    subprocess.run(command, check=True)
+    (place / _DONE).write_text("\n".join(REQUIREMENTS[name]) + "\n", encoding="utf-8")
+
+
+def _python(place: Path) -> Path:
+    return place / "bin" / "python"
