@@ -132,7 +132,8 @@ def test_partitions_and_threads_leave_no_trace(table: pa.Table, partition_bytes:
             options = ConvertOptions(block_rows=8, shard_bytes=500, partition_bytes=size)
             convert(source, out, group_by=["g"], options=options, scheduler=scheduler)
             catalog = open_catalog(out)
-            counted = (catalog.statistics, catalog.vocabulary_counts)
+            # As text: the squares of an infinite column are NaN, which equals nothing.
+            counted = [repr(t.to_pylist()) for t in (catalog.statistics, catalog.vocabulary_counts)]
             results.append((contents(out / "shards"), catalog.digest, *counted))
         assert results[0] == results[1]
 

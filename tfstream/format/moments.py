@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tfstream.format import distinct
 
 _LONG_ROW = 512
-_STRIP_VALUES = 1 << 16
+_STRIP_VALUES = 1 << 15
 """Values that are looked at at once, so that they stay in the cache."""
 
 
@@ -82,7 +82,8 @@ class Moments:
             total = self.valid[spans] + counts
             delta = means - self.mean[spans]
             share = counts / np.maximum(total, 1)
-            self.m2[spans] += squares + delta * delta * self.valid[spans] * share
+            # In this order: the square of a large delta alone would overflow, and inf · 0 is NaN.
+            self.m2[spans] += squares + delta * share * self.valid[spans] * delta
             self.mean[spans] += delta * share
             self.valid[spans] = total
         self.low[spans] = np.minimum(self.low[spans], reduced(np.minimum, low))
