@@ -6,6 +6,7 @@ import hashlib
 import os
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -13,6 +14,7 @@ from typing import IO
 from tfstream.errors import StorageError, UsageError
 
 _HASH_CHUNK = 1 << 20
+_FLUSHES = 32
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
@@ -34,7 +36,7 @@ def publishing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     Args:
         path: the final name; its folders are made.
         durable: whether the bytes are on the disk before the name is. Where one file makes many
-            count, `flush_all` before that one does it for all of them at once.
+            count, `flush` before that one does it for all of them at once.
 
     Raises:
         StorageError: if it cannot be written; what was at `path` stays.
@@ -66,9 +68,27 @@ def publish(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def flush_all() -> None:
-    """Wait until everything that was published is on the disk."""
-    os.sync()
+def flush(folder: Path) -> None:
+    """Wait until all that was published in a folder and below is on the disk.
+
+    Raises:
+        StorageError: if it cannot be.
+    """
+    # Many at once: the disk then writes them together.
+    with ThreadPoolExecutor(_FLUSHES) as pool:
+        for _ in pool.map(_sync, [folder, *folder.rglob("*")]):
+            pass
+
+
+def _sync(path: Path) -> None:
+    try:
+        place = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(place)
+        finally:
+            os.close(place)
+    except OSError as error:
+        raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def read(path: Path) -> bytes:

@@ -11,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import tfstream
+from tfstream import storage
 from tfstream.errors import CorruptionError, DataError, StorageError, TfstreamError, UsageError
 from tfstream.format.check import check_dataset
-from tfstream.format.manifest import publish_manifest, write_index
+from tfstream.format.manifest import MANIFEST, write_index
 
 ROWS = 600
 
@@ -201,7 +202,7 @@ def test_a_path_that_leads_out_of_the_folder_is_refused(copy: Path, path: str) -
         statistics=catalog.statistics,
         vocabulary_counts=catalog.vocabulary_counts,
     )
-    publish_manifest(copy, document)
+    storage.publish(copy / MANIFEST, document)
     with pytest.raises(DataError) as caught:
         tfstream.open(copy)
     assert str(caught.value) == (

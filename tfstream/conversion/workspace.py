@@ -29,7 +29,7 @@ from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.sources import Sources
 from tfstream.conversion.survey import Survey
 from tfstream.errors import DataError, ResumeError, StorageError, UsageError
-from tfstream.format.manifest import FORMAT, MANIFEST, Parent, generation_folder, publish_manifest
+from tfstream.format.manifest import FORMAT, MANIFEST, Parent, generation_folder
 
 UNFINISHED = ".tmp"
 """Folder inside the output whose being there says that a conversion has not come to its end."""
@@ -191,7 +191,10 @@ class Workspace:
         if not self.is_published:
             # They go before the disk is waited for, which then need not write them.
             shutil.rmtree(self.runs, ignore_errors=True)
-            publish_manifest(self.out, storage.read(self._ready))
+            for part in _PARTS:
+                if (self.target / part).exists():
+                    storage.flush(self.target / part)
+            storage.publish(self.out / MANIFEST, storage.read(self._ready))
 
     def _prepare(self) -> None:
         """Take up what this purpose left, or begin anew; what another one left goes."""

@@ -180,7 +180,7 @@ def write_index(  # noqa: PLR0913 - one argument a table
     """Write the index.
 
     Returns:
-        The manifest, as `publish_manifest` takes it.
+        The manifest, to be published when all else is on the disk.
     """
     columns = [name for name, values in vocabularies.items() for _ in values]
     values = [value for values in vocabularies.values() for value in values]
@@ -214,12 +214,6 @@ def write_index(  # noqa: PLR0913 - one argument a table
         "parents": [asdict(parent) for parent in manifest.parents],
     }
     return json.dumps(document, indent=2).encode() + b"\n"
-
-
-def publish_manifest(folder: Path, document: bytes) -> None:
-    """Write the manifest, last, when all else is on the disk; it makes the data set exist."""
-    storage.flush_all()
-    storage.publish(folder / MANIFEST, document)
 
 
 def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
