@@ -262,8 +262,8 @@ def test_a_file_that_cannot_be_written_is_named(
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that everybody may enter."""
-    with tempfile.TemporaryDirectory() as name:
+    """A folder that everybody may enter; the default place may be private."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         Path(name).chmod(0o755)
         yield Path(name)
 
@@ -283,6 +283,21 @@ def test_a_folder_that_may_not_be_written_is_named(open_folder: Path) -> None:
         os.seteuid(user)
     assert str(caught.value) == f"cannot lock {closed / 'out' / '.tmp' / 'lock'}: Permission denied"
     assert list(closed.iterdir()) == []
+
+
+def test_a_folder_that_may_not_be_entered_is_named(open_folder: Path) -> None:
+    """Not even whether there is an output can be seen."""
+    closed = open_folder / "closed"
+    closed.mkdir(mode=0)
+    user = os.geteuid()
+    try:
+        if user == 0:
+            os.seteuid(65_534)
+        with pytest.raises(StorageError) as caught:
+            convert(open_folder, closed / "out", group_by=["g"])
+    finally:
+        os.seteuid(user)
+    assert str(caught.value) == f"cannot look into {closed / 'out'}: Permission denied"
 
 
 def test_a_damaged_row_group_is_named(source: Path, tmp_path: Path) -> None:

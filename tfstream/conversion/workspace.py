@@ -300,10 +300,14 @@ def check_out(out: Path) -> None:
 
     Raises:
         ResumeError: if it holds a data set or something else.
+        StorageError: if that cannot be seen.
     """
-    if out.exists() and not out.is_dir():
-        raise ResumeError(f"{out} is a file; choose a folder that does not exist or is empty")
-    held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    try:
+        if out.exists() and not out.is_dir():
+            raise ResumeError(f"{out} is a file; choose a folder that does not exist or is empty")
+        held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+    except OSError as error:
+        raise StorageError(f"cannot look into {out}: {error.strerror}") from error
     if MANIFEST in held and UNFINISHED not in held:
         raise ResumeError(_held(out))
     ours = {UNFINISHED, *_PARTS, MANIFEST}
