@@ -101,7 +101,7 @@ def _converter(task: Task) -> Converter:
     return Converter(convert=partial(_write_hive, fields, buffered_rows), findings=_hive_findings)
 
 
-def _shard_findings(out: Path, task: Task, returned: object) -> list[str]:  # noqa: ARG001
+def _shard_findings(out: Path, task: Task, returned: object) -> list[str]:  # noqa: ARG001 - one signature for all
     contender = contenders.find(task.workload, "tfstream-dict")
     read = Task(action="read", contender=contender.name, folder=out, workload=task.workload)
     ledger = Ledger(contender.rows)
@@ -110,7 +110,7 @@ def _shard_findings(out: Path, task: Task, returned: object) -> list[str]:  # no
     return ledger.findings(whole=True)
 
 
-def _block_findings(out: Path, task: Task, returned: object) -> list[str]:  # noqa: ARG001
+def _block_findings(out: Path, task: Task, returned: object) -> list[str]:  # noqa: ARG001 - one signature for all
     """Block by block, since this may be held to a limit of memory."""
     cases = importlib.import_module("benchmarks.tfstream_cases")
     parts = (_ids(table, task) for table in cases.tables(out, _id_column(task)))
@@ -133,22 +133,22 @@ def _write_hive(fields: tuple[pa.Field, ...], buffered_rows: int, source: Path, 
     )
 
 
-def _hive_findings(out: Path, task: Task, returned: object) -> list[str]:  # noqa: ARG001
+def _hive_findings(out: Path, task: Task, returned: object) -> list[str]:  # noqa: ARG001 - one signature for all
     table = pds.dataset(out).to_table(columns=[_id_column(task)])
     return delivery.covered(_ids(table, task), task.workload.rows)
 
 
-def _read(task: Task, source: Path, out: Path) -> np.ndarray:  # noqa: ARG001
+def _read(task: Task, source: Path, out: Path) -> np.ndarray:  # noqa: ARG001 - one signature for all
     column = _id_column(task)
     batches = pds.dataset(source).to_batches()
     return np.concatenate([_ids(pa.table([b.column(column)], [column]), task) for b in batches])
 
 
-def _read_findings(out: Path, task: Task, returned: np.ndarray) -> list[str]:  # noqa: ARG001
+def _read_findings(out: Path, task: Task, returned: np.ndarray) -> list[str]:  # noqa: ARG001 - one signature for all
     return delivery.covered(returned, task.workload.rows)
 
 
-def _example_findings(case: Any, out: Path, task: Task, returned: object) -> list[str]:  # noqa: ARG001
+def _example_findings(case: Any, out: Path, task: Task, returned: object) -> list[str]:  # noqa: ARG001 - one signature for all
     return delivery.covered(case.ids_of(out), task.workload.rows)
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _CACHED_GROUPS = 4
 
 
-def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001
+def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001 - one signature for all
     """Write a file per group, as hive partitions, in row groups as large as the groups."""
     pds.write_dataset(
         pds.dataset(task.source),
@@ -86,6 +86,6 @@ class GroupedGenerator(keras.utils.PyDataset):
         self._rows = np.concatenate([self._random.permutation(count) for count in counts])
 
 
-def open_source(place: Path, task: Task, contender: Contender) -> SequenceSource:  # noqa: ARG001
+def open_source(place: Path, task: Task, contender: Contender) -> SequenceSource:  # noqa: ARG001 - one signature for all
     """Open the partitions."""
     return SequenceSource(GroupedGenerator(place, task.workload.batch))

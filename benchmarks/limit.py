@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from benchmarks.contenders import Contender
 
 
-def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001
+def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001 - one signature for all
     """Write features, ids and labels as .npy files."""
     rows = contender.rows
     shape = (rows, len(data.FEATURES))

@@ -22,7 +22,7 @@ _PER_FOLDER = 1_000
 """Files of a folder; all in one would be slower, and nobody's fault but the file system's."""
 
 
-def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001
+def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001 - one signature for all
     """Write the features of every row into a file of its own; the labels, as ever, into one."""
     for ids, features in data.chunks(contender.rows):
         for id_, row in zip(ids, features, strict=True):

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SHARDS = 16
 
 
-def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001
+def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001 - one signature for all
     """Write TFRecord shards, rows dealt out to them in turn."""
     writers = [
         tf.io.TFRecordWriter(str(place / f"{number:03d}.tfrecord")) for number in range(_SHARDS)

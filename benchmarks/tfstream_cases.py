@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from benchmarks.contenders import Contender
 
 
-def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001
+def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001 - one signature for all
     """Convert the source."""
     converter(["month", "day"])(task.source, place)
 

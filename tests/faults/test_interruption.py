@@ -282,7 +282,7 @@ def bound_by_permissions() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("mode", "text"),
-    [(0o555, "cannot lock {}/.tmp/lock: Permission denied"), (0, "cannot look into {}: {}")],
+    [(0o555, "cannot lock {}/.tmp/lock"), (0, "cannot look into {}")],
 )
 def test_a_folder_that_is_closed_is_named(
     source: Path, tmp_path: Path, mode: int, text: str
@@ -293,7 +293,7 @@ def test_a_folder_that_is_closed_is_named(
     with bound_by_permissions(), pytest.raises(StorageError) as caught:
         convert(source, closed / "out", group_by=["g"])
     closed.chmod(0o755)
-    assert str(caught.value) == text.format(closed / "out", "Permission denied")
+    assert str(caught.value) == text.format(closed / "out") + ": Permission denied"
     assert list(closed.iterdir()) == []
 
 

@@ -174,3 +174,11 @@ def test_distinct_values_are_counted(true: int) -> None:
         registers = np.zeros((1, 1, distinct.REGISTERS), np.uint8)
         distinct.update(registers, values[:, np.newaxis], np.zeros(1, np.int64), None)
         close(distinct.estimate(distinct.sketch(registers[0, 0], values)), true)
+
+
+def test_squares_overflow_only_where_the_variance_does() -> None:
+    """The square of the first delta would, though one value has no variance at all."""
+    one = Schema((Column(name="x", type="double"),))
+    far = np.array([[1.3e200]])
+    entries, _ = statistics.compute(one, [far], {}, {}, np.array([0, 1]), 0)
+    assert entries["m2"].to_pylist() == [0.0]

@@ -1,5 +1,6 @@
 """Files, published all or nothing."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -50,3 +51,23 @@ def test_a_url_is_refused() -> None:
     with pytest.raises(UsageError) as caught:
         storage.local_path("s3://user:secret@bucket/x")
     assert str(caught.value) == "s3:// is not supported yet; give a local path"
+
+
+def test_a_flush_reaches_every_file_and_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Names are on the disk when their folder is."""
+    storage.publish(tmp_path / "a" / "b" / "c", b"c")
+    storage.publish(tmp_path / "d", b"d")
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda place: flushed.append(os.fstat(place).st_ino))
+    storage.flush(tmp_path)
+    everything = [tmp_path, *tmp_path.rglob("*")]
+    assert sorted(flushed) == sorted(path.stat().st_ino for path in everything)
+
+
+def test_a_flush_that_fails_is_named(tmp_path: Path) -> None:
+    """A folder that is not there cannot be flushed."""
+    with pytest.raises(StorageError) as caught:
+        storage.flush(tmp_path / "gone")
+    assert str(caught.value) == f"cannot write {tmp_path / 'gone'}: No such file or directory"
