@@ -6,12 +6,13 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tfstream import storage
-from tfstream.errors import DataError, TfstreamError, UsageError
+from tfstream.cursor import parse_spec
+from tfstream.errors import DataError, UsageError
 from tfstream.format.subset import Subset
 from tfstream.order import Spec
 
@@ -148,31 +149,12 @@ class _Parser:
             folder=self.text(found.get("folder"), f"{field}.folder"),
             relative_folder=self.text(found.get("relative_folder"), f"{field}.relative_folder"),
             recipe=self.texts(found.get("recipe"), f"{field}.recipe"),
-            spec=self.spec(found.get("spec"), f"{field}.spec"),
+            spec=parse_spec(found.get("spec"), f"{self.path}: {field}.spec"),
             spec_digest=self.text(found.get("spec_digest"), f"{field}.spec_digest"),
             features=self.texts(found.get("features"), f"{field}.features"),
             label=optional("label"),
             weight=optional("weight"),
         )
-
-    def spec(self, value: object, field: str) -> Spec:
-        found = self.mapping(value, field)
-        known = {item.name: item.type for item in fields(Spec)}
-        for name, type_ in known.items():
-            number = found.get(name)
-            if type_ == "int" and (not isinstance(number, int) or isinstance(number, bool)):
-                raise self.error(f"{field}.{name}", "an integer", number)
-            if type_ != "int":
-                self.text(number, f"{field}.{name}")
-        for name, choices in {"remainder": ("keep", "drop"), "shuffle": ("global", "none")}.items():
-            if found[name] not in choices:
-                raise self.error(f"{field}.{name}", " or ".join(map(repr, choices)), found[name])
-        if unknown := sorted(set(found) - set(known)):
-            raise self.error(field, f"only {', '.join(known)}", ", ".join(unknown))
-        try:
-            return Spec(**found)
-        except TfstreamError as error:
-            raise DataError(f"{error}. Where: {self.path}: {field}") from error
 
 
 def subset_of(feed: Feed, whole: Subset) -> Subset:
