@@ -22,16 +22,17 @@ import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import tensorflow as tf
 
 import tfstream
 from tfstream.format import framing
+from tfstream.pipeline import training_state
 
 ROWS, BATCH = 74, 8
 STEPS = -(-ROWS // BATCH)
@@ -103,9 +104,7 @@ def kill_in_write(when: str, number: int) -> None:
         return whole(data)
 
     if when == "frame":
-        from tfstream.pipeline import training_state
-
-        training_state.framing = type("Cut", (), {"frame": staticmethod(cut), "frames": framing.frames})
+        training_state.framing = SimpleNamespace(frame=cut, frames=framing.frames)
 
 
 def write_source(folder: Path) -> None:
@@ -154,13 +153,15 @@ def train(folder: Path, place: Path, case: Case, kill: tuple[str, int] | None) -
     lineage = [tfstream.LineageCallback(place / "run", stream)]
     if case.is_ours:
         store = [tfstream.CheckpointCallback(place / "state", stream, every_steps=case.every)]
-        callbacks = {
-            "first": [*lineage, *store], "last": [*store, *lineage], "nowhere": store
-        }[case.lineage]
+        callbacks = {"first": [*lineage, *store], "last": [*store, *lineage], "nowhere": store}[
+            case.lineage
+        ]
     else:
         frequency = case.every or "epoch"
         lineage = [tfstream.LineageCallback(place / "run", stream, flush_steps=1)]
-        backup = keras.callbacks.BackupAndRestore(place / "state", frequency, delete_checkpoint=False)
+        backup = keras.callbacks.BackupAndRestore(
+            place / "state", frequency, delete_checkpoint=False
+        )
         callbacks = [backup, *lineage]
     if kill is not None and kill[0] in {"begin", "end"}:
         callbacks.append(KillAt(*kill))
@@ -207,14 +208,20 @@ class Loop:
         self.kills = 0
 
     def expected(self, case: Case) -> dict[str, np.ndarray]:
-        """What a fit without callbacks comes to."""
-        plain = replace(case, every=None, lineage="", kills=(), callback=case.callback)
+        """What a fit without callbacks comes to; with the lineage's alone where steps are left out.
+
+        Keras would ask for what is left out in vain, which moves the optimizer's counter by chance.
+        """
+        plain = replace(case, every=None, lineage="", kills=())
         if plain not in self._expected:
             place = self._new_place()
-            code = attempt(
-                lambda: fit(stream_of(self._folder, case), model_of(case), case, [], place)
-            )
-            assert code == 0
+
+            def run() -> None:
+                stream = stream_of(self._folder, case)
+                callbacks = [tfstream.LineageCallback(place / "run", stream)] if case.skips else []
+                fit(stream, model_of(case), case, callbacks, place)
+
+            assert attempt(run) == 0
             self._expected[plain] = dict(np.load(place / "result.npz"))
         return self._expected[plain]
 
@@ -230,7 +237,7 @@ class Loop:
         if killed != len(case.kills):
             return f"killed {killed} times"
         found, expected = dict(np.load(place / "result.npz")), self.expected(case)
-        for name, value in expected.items():
+        for name, value in sorted(expected.items()):  # variables first
             if name.startswith("log_"):
                 # Keras' own history begins with the attempt; its backup keeps no metrics either.
                 got, wanted = found.get(name, np.zeros(0)), value[-len(found.get(name, [])) :]
@@ -327,5 +334,4 @@ def convert(source: Path, shards: Path, options: tfstream.ConvertOptions) -> Non
 
 
 if __name__ == "__main__":
-    del tf
     sys.exit(main())

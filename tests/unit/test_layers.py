@@ -51,7 +51,7 @@ def violations(name: str, source: str) -> list[str]:
         **dict.fromkeys(GROUND, GROUND),
         **{other: GROUND | {other} for other in ROOMS},
         **dict.fromkeys(ROOF, GROUND | ROOMS | ROOF | set(tfstream.__all__)),
-        "tfstream": ROOMS,
+        "tfstream": ROOMS | {"cursor"},
     }[room]
     if name == "tfstream.lineage.callback":
         allowed = allowed | {"pipeline"}

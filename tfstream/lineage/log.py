@@ -289,8 +289,6 @@ def _decode_attempt(record: bytes) -> Attempt:
         number=int(values["attempt"]),
         first_step=int(values["first_step"]),
         run=str(values["run"]),
-        skips=Skips.of(
-            range(int(start), int(stop)) for start, stop in values.get("skip_steps", ())
-        ),
+        skips=Skips.of(skipped),
         versions={str(name): str(version) for name, version in values["versions"].items()},
     )

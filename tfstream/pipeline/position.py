@@ -194,11 +194,18 @@ class Position:
         self._end_quiet()
 
     def begin_batch(self, batch: int) -> None:
-        """Count the batches before this one."""
+        """Count the batches before this one.
+
+        Raises:
+            StopIteration: if there is none. Keras ends its epoch by this. If it asked the iterator
+                in vain, the counters of optimizer and Dropout might go on by one, by chance.
+        """
         self._count(batch)
+        left = self._pace.batches(self._start, self._stop)
+        if batch >= left:
+            raise StopIteration
         # An iterator reads its start at its first batch, so never before this one. Under a strategy
         # Keras makes and starts the next one as soon as the last group of an epoch is done.
-        left = self._pace.batches(self._start, self._stop)
         if batch and batch + self._group >= left > batch:
             self._move_on()
 
@@ -213,7 +220,7 @@ class Position:
         is_over = asked >= self._pace.batches(self._start, self._stop)
         if is_over and batch < self._group:
             self._move_on()
-        # Keras ends an epoch of its own by this, as it does when it asks an iterator in vain.
+        # As above, at the end of a group that is the last of an epoch but not full.
         is_last = is_over and asked >= self._asks and self._taken + asked < self._steps
         if is_last and member is self._members[-1]:
             raise StopIteration
