@@ -250,14 +250,21 @@ def verify(
 @app.command()
 def trace(
     run: RunFolder,
-    step: Annotated[int, typer.Option(help="Step, counted from 0 over the whole run.")],
+    step: Annotated[
+        str | None,
+        typer.Option(metavar="N|A:B", help="Step, counted from 0 over the whole run, or A to B-1."),
+    ] = None,
+    epoch: Annotated[
+        int | None, typer.Option(help="Epoch of the stream, in place of --step.")
+    ] = None,
     form: FormatOption = Format.table,
     shards: ShardsFolder = None,
 ) -> None:
-    """Print the rows of a step, back to their sources."""
+    """Print the rows of steps, back to their sources."""
     from tfstream.lineage.run import open_run
 
-    _print_table(open_run(run, shards=shards).rows(step=step), form)
+    steps = None if step is None else arguments.steps(step)
+    _print_table(open_run(run, shards=shards).rows(step=steps, epoch=epoch), form)
 
 
 @app.command()
@@ -266,26 +273,82 @@ def find(
     source: Annotated[str | None, typer.Option(help="Source file, or the end of its path.")] = None,
     row: Annotated[int | None, typer.Option(help="Row of the source, 0 for the first.")] = None,
     row_id: Annotated[
-        int | None, typer.Option(help="Row id, in place of --source and --row.")
+        list[int] | None, typer.Option(help="Row id, in place of --source and --row; once a row.")
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(metavar="CONDITION", help="\"tailnum = 'N14228'\" or the like.")
+    ] = None,
+    *,
+    count: Annotated[
+        bool, typer.Option("--count", help="How many of the rows each epoch has seen.")
+    ] = False,
+    form: FormatOption = Format.table,
+    shards: ShardsFolder = None,
+) -> None:
+    """Print the steps that saw a row, or all rows that fulfil a condition."""
+    from tfstream.lineage.run import open_run
+
+    opened = open_run(run, shards=shards)
+    steps = opened.steps_of(source=source, source_row=row, row_ids=row_id or None, where=where)
+    if not steps.num_rows and form is Format.table:
+        Screen().say("no step saw such a row")
+        return
+    if count:
+        by = ["attempt", "epoch"]
+        steps = steps.group_by(by).aggregate([("row_id", "count"), ("step", "count_distinct")])
+        steps = steps.sort_by([(name, "ascending") for name in by]).rename_columns(
+            [*by, "rows", "steps"]
+        )
+    _print_table(steps, form)
+
+
+@app.command()
+def coverage(
+    run: RunFolder, form: FormatOption = Format.table, shards: ShardsFolder = None
+) -> None:
+    """Print how many rows of each group were seen how often."""
+    from tfstream.lineage.run import open_run
+
+    _print_table(open_run(run, shards=shards).coverage(), form)
+
+
+@app.command()
+def composition(
+    run: RunFolder,
+    by: Annotated[
+        str | None,
+        typer.Option(metavar="EXPR", help="Column or bucket(price, 10); else the groups."),
+    ] = None,
+    step: Annotated[
+        str | None, typer.Option(metavar="N|A:B", help="Step, or A to B-1; else all.")
     ] = None,
     form: FormatOption = Format.table,
     shards: ShardsFolder = None,
 ) -> None:
-    """Print the steps that saw a row."""
-    by_id = row_id is not None
-    if (source is None) is not by_id or (row is None) is not by_id:
-        raise UsageError("find needs --source FILE and --row ROW, or --row-id ID alone")
+    """Print what the batches were made of: rows of each group or value, step by step."""
     from tfstream.lineage.run import open_run
 
-    opened = open_run(run, shards=shards)
-    if row_id is not None:
-        steps = opened.steps_of(row_ids=[row_id])
-    else:
-        steps = opened.steps_of(source=source, source_row=row)
-    if not steps.num_rows and form is Format.table:
-        Screen().say("no step saw this row")
+    steps = None if step is None else arguments.steps(step)
+    _print_table(open_run(run, shards=shards).composition(by, step=steps), form)
+
+
+@app.command()
+def diff(left: RunFolder, right: RunFolder) -> None:
+    """Tell the first step at which two runs saw different rows, and why; exit code 1 if so."""
+    from tfstream.lineage.run import open_run
+
+    screen = Screen()
+    found = open_run(left).difference(open_run(right))
+    for name, first, second in found.reasons:
+        screen.say(f"{name}: {first} in {left}, {second} in {right}")
+    for folder, steps in zip((left, right), found.only, strict=True):
+        if steps:
+            screen.say(f"{steps:,} steps are in {folder} alone")
+    if found.step is None:
+        screen.say(f"the {found.steps:,} steps that both have saw the same rows in the same order")
         return
-    _print_table(steps, form)
+    screen.say(f"step {found.step} is the first of {found.steps:,} that saw other rows")
+    raise typer.Exit(1)
 
 
 @app.command()
