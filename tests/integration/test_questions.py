@@ -259,6 +259,10 @@ def test_the_command_line_answers(folder: Path, run: tfstream.Run, tmp_path: Pat
     code, text = call("trace", where, "--step", "17:19", "--format", "csv")
     assert code == 0
     assert len(text.splitlines()) == 1 + run.rows(step=range(17, 19)).num_rows
+    code, text = call("trace", where, "--step", "3", "--values", "--format", "csv")
+    assert code == 0
+    assert text.splitlines()[0] == '"row_id","source","source_row","n","g","x","word"'
+    assert text.splitlines()[-1] == f"{BATCH} of {BATCH} rows equal their sources"
     code, text = call("find", where, "--where", "n in (7, 8)", "--count")
     assert code == 0
     assert text.splitlines()[0].split() == ["attempt", "epoch", "rows", "steps"]
