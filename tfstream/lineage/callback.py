@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,20 @@ import numpy as np
 
 from tfstream import storage
 from tfstream.errors import ResumeError, UsageError
-from tfstream.lineage import description, log, tally
+from tfstream.lineage import description, log, table, tally
 from tfstream.lineage.description import Description, Feed
+from tfstream.lineage.records import Attempt, End, Steps, WindowShards
 from tfstream.lineage.run import attempts_in, log_path
+from tfstream.lineage.tests import Tests
+from tfstream.lineage.told import Told
 from tfstream.pipeline.control import Entry
 from tfstream.pipeline.position import StreamCallback
 from tfstream.pipeline.stream import Stream
 
 _FLUSH_S = 5.0
 """Seconds after which what was consumed is written, so that a crash loses no more."""
+_PUBLISH_S = 60.0
+"""Seconds after which the Parquet file of a running attempt is written anew."""
 
 
 class LineageCallback(StreamCallback):
@@ -35,6 +41,13 @@ class LineageCallback(StreamCallback):
 
     What was consumed is written at least every `flush_steps` steps, every five seconds and at the
     end of an epoch; after an exception in `fit` call `close`, or the steps since then are missing.
+    When training ends, its steps become a Parquet file; while it runs one is written every minute
+    or so, at the end of an epoch.
+
+    With `validation`, the steps of each validation in `fit` are logged too, and passed to
+    `model.evaluate` with that stream's dataset the callback logs a test.
+
+    For a loop of one's own: `begin()`, `step()` behind each batch, `close()`.
     """
 
     def __init__(
@@ -43,6 +56,7 @@ class LineageCallback(StreamCallback):
         stream: Stream,
         validation: Stream | None = None,
         *,
+        metrics: Sequence[str] = (),
         flush_steps: int = 256,
     ) -> None:
         """Nothing is written before `fit`.
@@ -50,22 +64,42 @@ class LineageCallback(StreamCallback):
         Args:
             folder: the run's; a new one, or that of an earlier attempt with the same streams.
             stream: what the model is trained on.
-            validation: what it is validated on; written into the run's description.
+            validation: what it is validated on.
+            metrics: names of metrics to log by step, such as "loss". The loss is that of the step;
+                others are as Keras tells them, mostly over the epoch so far. With several steps an
+                execution the last one has them. Keras then waits for every step.
             flush_steps: steps after which the log is written, at least 1.
 
         Raises:
-            UsageError: if `flush_steps` is less than 1.
+            UsageError: if `flush_steps` is less than 1, or a metric has the name of a column of
+                `Run.steps`.
         """
         super().__init__(stream)
         if flush_steps < 1:
             raise UsageError(f"flush_steps must be at least 1, got {flush_steps}")
+        if isinstance(metrics, str) or set(metrics) & set(table.STEPS.names):
+            raise UsageError(
+                f"metrics is a list of names other than {', '.join(table.STEPS.names)}; "
+                f"got {metrics!r}"
+            )
         self._folder = storage.local_path(folder)
         self._validation, self._flush_steps = validation, flush_steps
+        self._told = Told(tuple(metrics), stream.spec)
         self._writer: log.Writer | None = None
         self._entries: list[Entry] = []
         self._windows: set[tuple[int, int]] = set()
+        self._asked: dict[tuple[int, int], float] = {}
         self._has_begun = False
-        self._written, self._next_flush, self._next_flush_s = 0, 0, 0.0
+        self._trained: Any = None
+        self._looped: int | None = None
+        self._test: Tests | None = None
+        self._written, self._next_flush, self._next_flush_s, self._window_stop = 0, 0, 0.0, -1
+        self._next_publish_s = 0.0
+
+    @property
+    def async_safe(self) -> bool:
+        """As `StreamCallback` says; metrics are of the step only if Keras waits for it."""
+        return super().async_safe and not self._told.names
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Begin an attempt.
@@ -73,24 +107,49 @@ class LineageCallback(StreamCallback):
         Raises:
             ResumeError: if the folder holds something else, or a run with other streams.
             StorageError: if it cannot be written.
+            UsageError: if another fit of the stream runs in another thread.
         """
         super().on_train_begin(logs)
-        self._check_folder()
-        self._entries, self._windows = [], set()
-        self._has_begun = False
-        self._stream.control.listen()
+        self._open()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Open the log, where training stands."""
         super().on_epoch_begin(epoch, logs)
         if not self._has_begun:
-            self._begin()
+            self._begin(self._position.consumed, goes_on=self._trained is self.model)
+            self._trained = self.model
+        self._told.begin_epoch(self.model)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Write if it is time to."""
         super().on_train_batch_begin(batch, logs)
-        if self._position.consumed >= self._next_flush or time.monotonic() >= self._next_flush_s:
+        consumed = self._position.consumed
+        if not self._written <= consumed < self._window_stop:
+            self._ask(consumed)
+        if consumed >= self._next_flush or time.monotonic() >= self._next_flush_s:
             self.settle()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Note what the step told."""
+        before = self._consumed
+        try:
+            super().on_train_batch_end(batch, logs)
+        finally:
+            if self._told.names:
+                self._told.add(before, self._consumed, logs or {})
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        """Begin a validation, or a test outside of `fit`."""
+        del logs
+        if self._validation is None:
+            return
+        if self._test is None:
+            self._test = Tests(self._validation)
+        if self._writer is None:
+            self._check_folder()
+            self._begin(self._last_step(), goes_on=True)
+            self._has_begun = False
+        self._test.begin()
 
     def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Take entries off the queue, lest a validation on the same stream waits for room there."""
@@ -98,27 +157,93 @@ class LineageCallback(StreamCallback):
         if self._writer is not None and batch % self._flush_steps == 0:
             self._pop()
 
+    def on_test_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Count the batch."""
+        del logs
+        if self._test is not None:
+            self._test.count(batch + 1)
+
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Write the steps of the validation or test.
+
+        Raises:
+            UsageError: if its batches did not come from the validation's stream.
+        """
+        del logs
+        if self._test is None or self._writer is None:
+            return
+        in_fit = self._has_begun
+        phase, at_step = ("validation", self._consumed) if in_fit else ("test", self._written)
+        self._writer.append(self._test.end(phase, at_step))
+        if not in_fit:
+            self._writer = None
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write down what is left of the epoch."""
         self.settle()
+        if self._writer is not None and time.monotonic() >= self._next_publish_s:
+            self._publish(self._writer)
         super().on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """End the attempt."""
         del logs
-        if self._writer is not None:
-            self.settle()
-            self._writer.end(self._written)
-        self.close()
+        self.close(ended=True)
 
-    def close(self) -> None:
-        """Write down what was consumed, close the log; needed only after an exception in `fit`."""
+    def begin(self, step: int = 0) -> None:
+        """Begin an attempt of a loop of one's own.
+
+        Args:
+            step: of the run, at which the next iterator of the stream's dataset starts.
+
+        Raises:
+            As `on_train_begin`.
+        """
+        self.close()
+        self._open()
+        self._stream.control.manage()
+        self._stream.control.move(step)
+        self._looped = step
+        self._begin(step, goes_on=False)
+
+    def step(self, **metrics: float) -> None:
+        """Tell that a loop of one's own has consumed a batch; a new iterator goes on behind it.
+
+        Args:
+            metrics: of the batch, as far as they were named.
+
+        Raises:
+            UsageError: without `begin`.
+        """
+        if self._looped is None:
+            raise UsageError("step() counts the batches of a loop that begin() began")
+        step = self._stream.skips.after(self._looped, 0)
+        self._looped = step + 1
+        self._told.set(step, metrics)
+        self._stream.control.move(self._looped)
+        if self._looped >= self._next_flush or time.monotonic() >= self._next_flush_s:
+            self.settle()
+
+    def close(self, *, ended: bool = False) -> None:
+        """Write down what was consumed, close the log; needed after a loop or an exception.
+
+        Args:
+            ended: whether training came to its end.
+        """
         writer, self._writer = self._writer, None
         try:
             if writer is not None:
                 self._write(writer)
+                if ended or self._looped is not None:
+                    writer.append([End(consumed=self._written)])
+                    log.compact(writer.path, self._publish(writer))
         finally:
             self._stream.control.mute()
+            if self._looped is not None:
+                self._stream.control.end()
+            if self._test is not None:
+                self._test.close()
+            self._looped = self._test = None
             super().close()
 
     def settle(self) -> None:
@@ -127,35 +252,76 @@ class LineageCallback(StreamCallback):
             self._write(self._writer)
             self._schedule()
 
-    def _begin(self) -> None:
+    @property
+    def _consumed(self) -> int:
+        return self._position.consumed if self._looped is None else self._looped
+
+    def _open(self) -> None:
+        """Make ready for an attempt."""
+        self._check_folder()
+        self._entries, self._windows, self._asked = [], set(), {}
+        self._has_begun = False
+        self._stream.control.listen()
+
+    def _begin(self, first_step: int, *, goes_on: bool) -> None:
         """Open the log."""
         run = self._describe()
         number = max(attempts_in(self._folder), default=-1) + 1
-        attempt = log.Attempt(
+        attempt = Attempt(
             number=number,
-            first_step=self._position.consumed,
+            first_step=first_step,
             run=run.digest,
             versions=_versions(),
             skips=self._stream.skips,
+            metrics=self._told.names,
+            began_s=time.time(),
+            goes_on=goes_on and number > 0,
         )
         self._writer = log.Writer(log_path(self._folder, number), attempt)
         self._has_begun = True
-        self._written = attempt.first_step
+        self._written, self._window_stop = attempt.first_step, -1
+        self._next_publish_s = time.monotonic() + _PUBLISH_S
         self._schedule()
+
+    def _last_step(self) -> int:
+        """Where the attempts so far have ended."""
+        numbers = attempts_in(self._folder)
+        steps = [log.steps_of(log.read(log_path(self._folder, number))) for number in numbers]
+        return max((int(found.max()) + 1 for found in steps if len(found)), default=0)
 
     def _schedule(self) -> None:
         self._next_flush = self._written + self._flush_steps
         self._next_flush_s = time.monotonic() + _FLUSH_S
 
+    def _ask(self, step: int) -> None:
+        """Note when a window is asked for."""
+        spec = self._stream.spec
+        epoch, in_epoch = divmod(step, spec.steps_per_epoch)
+        window, place = spec.window_of(in_epoch)
+        self._asked[epoch, window] = time.time()
+        steps = spec.window_steps if in_epoch < spec.full_steps else 1
+        last = min(in_epoch - place + steps, spec.steps_per_epoch)
+        self._window_stop = epoch * spec.steps_per_epoch + last
+
     def _pop(self) -> None:
         while (entry := self._stream.control.pop()) is not None:
             self._entries.append(entry)
 
+    def _publish(self, writer: log.Writer) -> str:
+        """Write the attempt's steps as Parquet; its SHA-256."""
+        found = log.require_whole(log.read(writer.path))
+        path = table.path_of(writer.path)
+        sha256 = table.publish(path, found.attempt.number, found.consumed, self._stream.spec)
+        self._next_publish_s = time.monotonic() + _PUBLISH_S
+        return sha256
+
     def _write(self, writer: log.Writer) -> None:
         self._pop()
-        stop = self._position.consumed
+        stop = self._consumed
         pieces = tally.match(self._entries, self._written, stop)
-        writer.append(pieces, self._new_windows(stop))
+        now = time.time()
+        steps = [Steps(piece=piece, time_s=now) for piece in pieces]
+        writer.append([*self._new_windows(stop), *steps, *self._told.take(stop)])
         first, self._written = self._written, stop
         missing = stop - first - self._stream.skips.count(first, stop)
         missing -= sum(piece.stop - piece.first_step for piece in pieces)
@@ -167,7 +333,7 @@ class LineageCallback(StreamCallback):
                 "and one callback a stream"
             )
 
-    def _new_windows(self, stop: int) -> list[log.WindowShards]:
+    def _new_windows(self, stop: int) -> list[WindowShards]:
         """The windows with a step from `self._written` to `stop` that were not logged yet."""
         found = []
         block_shard = self._stream.subset.catalog.block_shard
@@ -176,9 +342,14 @@ class LineageCallback(StreamCallback):
             is_new = key not in self._windows
             if is_new and entry.steps[0] < stop and entry.steps[-1] >= self._written:
                 self._windows.add(key)
-                shards = np.unique(block_shard[entry.blocks])
                 found.append(
-                    log.WindowShards(epoch=entry.epoch, window=entry.window, shards=shards)
+                    WindowShards(
+                        epoch=entry.epoch,
+                        window=entry.window,
+                        shards=np.unique(block_shard[entry.blocks]),
+                        asked_s=self._asked.pop(key, entry.ready_s),
+                        ready_s=entry.ready_s,
+                    )
                 )
         return found
 

@@ -14,10 +14,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tfstream import storage
-from tfstream.errors import UsageError
+from tfstream.errors import DataError, UsageError
 from tfstream.format import provenance
 from tfstream.format.check import Finding
-from tfstream.format.manifest import MANIFEST, Catalog, open_catalog
+from tfstream.format.manifest import Catalog
 from tfstream.format.places import Places
 from tfstream.format.subset import Subset
 from tfstream.lineage import (
@@ -26,24 +26,37 @@ from tfstream.lineage import (
     description,
     difference,
     log,
+    table,
     verify,
     whereabouts,
 )
 from tfstream.lineage.description import Description
 from tfstream.lineage.difference import Difference
+from tfstream.lineage.fed import Fed
 
-STEPS = pa.schema(
+TESTS = pa.schema(
     [
         ("attempt", pa.int64()),
+        ("phase", pa.string()),
+        ("at_step", pa.int64()),
         ("step", pa.int64()),
         ("epoch", pa.int64()),
         ("step_in_epoch", pa.int64()),
-        ("rows", pa.int64()),
-        ("window", pa.int64()),
         ("row_fingerprint", pa.uint64()),
         ("label_fingerprint", pa.uint64()),
     ]
 )
+"""`at_step` is where training stood; `step` counts over all passes of the validation's stream."""
+WINDOWS = pa.schema(
+    [
+        ("attempt", pa.int64()),
+        ("epoch", pa.int64()),
+        ("window", pa.int64()),
+        ("shards", pa.list_(pa.int64())),
+        ("wait_s", pa.float64()),
+    ]
+)
+"""`wait_s`: how long training waited for the window; what it had left of the one before is gone."""
 STEPS_OF = pa.schema(
     [("attempt", pa.int64()), ("step", pa.int64()), ("epoch", pa.int64()), ("row_id", pa.int64())]
 )
@@ -105,55 +118,93 @@ class Run:
         }
 
     @cached_property
+    def training(self) -> Fed:
+        """The stream that the model was trained on."""
+        return Fed(self.description.training, self.folder, self.shards_folder)
+
+    @cached_property
+    def validation(self) -> Fed | None:
+        """The stream that it was validated on; None if that was not told."""
+        feed = self.description.validation
+        return None if feed is None else Fed(feed, self.folder, self.shards_folder)
+
+    @property
     def catalog(self) -> Catalog:
-        """The data set.
+        """The data set that the model was trained on."""
+        return self.training.catalog
 
-        Raises:
-            UsageError: if it is not where it was, with the places looked at.
-            CorruptionError: if its index is damaged.
-        """
-        feed = self.description.training
-        places = (
-            [self.shards_folder]
-            if self.shards_folder is not None
-            else [Path(feed.folder), self.folder / feed.relative_folder]
-        )
-        for place in places:
-            if (place / MANIFEST).is_file():
-                return open_catalog(place, feed.dataset)
-        raise UsageError(
-            f"the data set of the run {self.folder} is not in {' nor in '.join(map(str, places))}; "
-            "give its folder: open_run(folder, shards=...)"
-        )
-
-    @cached_property
+    @property
     def subset(self) -> Subset:
-        """The rows that the run trained on.
+        """The rows that it was trained on."""
+        return self.training.subset
 
-        Raises:
-            DataError: if the data set is another one.
-        """
-        return description.subset_of(self.description.training, Subset.whole(self.catalog))
-
-    @cached_property
+    @property
     def places(self) -> Places:
         """Where those rows come in each epoch."""
-        return Places(self.subset, self.description.training.spec)
+        return self.training.places
 
     @cached_property
     def steps(self) -> pa.Table:
-        """One line a consumed step, by attempt and step.
-
-        Columns as in `STEPS`; `step` counts over the run, `window` within the epoch.
+        """One line a step that was trained, by attempt and step; columns as in `table.STEPS`.
 
         Raises:
             CorruptionError: if a log is not what was written; a torn end is only shorter.
         """
-        tables = [
-            self._steps_of_log(number, log.require_whole(found))
-            for number, found in self.logs.items()
+        logs = {number: log.require_whole(found) for number, found in self.logs.items()}
+        return table.steps(logs, self.description.training.spec)
+
+    @cached_property
+    def seen(self) -> pa.Table:
+        """Those of `steps` that the weights at the end of the run have seen."""
+        return table.seen(self.steps)
+
+    @cached_property
+    def tests(self) -> pa.Table:
+        """One line a step of each validation in `fit` and of each `evaluate`.
+
+        Columns as in `TESTS`.
+
+        Raises:
+            CorruptionError: if a log is not what was written; a torn end is only shorter.
+        """
+        found = [
+            (number, test)
+            for number, one in self.logs.items()
+            for test in log.require_whole(one).tests
         ]
-        return pa.concat_tables(tables) if tables else STEPS.empty_table()
+        tables = [TESTS.empty_table()]
+        for number, test in found:
+            piece, spec = test.steps.piece, self._validation.feed.spec
+            step = np.arange(piece.first_step, piece.stop)
+            epoch, in_epoch = np.divmod(step, spec.steps_per_epoch)
+            columns = {
+                "attempt": np.full(len(step), number),
+                "phase": [test.phase] * len(step),
+                "at_step": np.full(len(step), test.at_step),
+                "step": step,
+                "epoch": epoch,
+                "step_in_epoch": in_epoch,
+                "row_fingerprint": piece.row_fingerprints,
+                "label_fingerprint": piece.label_fingerprints,
+            }
+            tables.append(pa.table(columns, schema=TESTS))
+        return pa.concat_tables(tables)
+
+    @cached_property
+    def windows(self) -> pa.Table:
+        """One line a window that was read, with its shards; columns as in `WINDOWS`."""
+        lines = [
+            {
+                "attempt": number,
+                "epoch": window.epoch,
+                "window": window.window,
+                "shards": window.shards.tolist(),
+                "wait_s": window.wait_s,
+            }
+            for number, one in self.logs.items()
+            for window in log.require_whole(one).windows
+        ]
+        return pa.Table.from_pylist(lines, schema=WINDOWS)
 
     def attempt_of(self, step: int) -> int:
         """The attempt that survived: the last one that has the step.
@@ -166,21 +217,6 @@ class Run:
         if len(found):
             return int(pc.max(found).as_py())
         raise UsageError(f"no attempt of {self.folder} has step {step}; {_extent(steps)}")
-
-    @cached_property
-    def seen(self) -> pa.Table:
-        """The steps that the weights of the last attempt have seen, each once; columns as `steps`.
-
-        What an attempt trained beyond the step at which a later one began was rolled back.
-        """
-        steps = self.steps
-        kept, stop = [], None
-        for number in sorted(self.logs, reverse=True):
-            mine = steps.filter(pc.equal(steps["attempt"], number))
-            kept.append(mine if stop is None else mine.filter(pc.less(mine["step"], stop)))
-            first = self.logs[number].attempt.first_step
-            stop = first if stop is None else min(stop, first)
-        return pa.concat_tables([STEPS.empty_table(), *reversed(kept)])
 
     def rows(
         self,
@@ -217,6 +253,19 @@ class Run:
             )
         place = divmod(step, self.description.training.spec.steps_per_epoch)
         return whereabouts.describe_rows(self.catalog, self.places.rows_of(*place))
+
+    def test_rows(self, *, step: int) -> pa.Table:
+        """The rows of a step of `tests`, in the order of the batch; columns as of `rows`.
+
+        Raises:
+            UsageError: if there was no such step.
+        """
+        tests = self.tests
+        if not pc.any(pc.equal(tests["step"], step)).as_py():
+            raise UsageError(f"no validation or test of {self.folder} has step {step}")
+        fed = self._validation
+        place = divmod(step, fed.feed.spec.steps_per_epoch)
+        return whereabouts.describe_rows(fed.catalog, fed.places.rows_of(*place))
 
     def steps_of(
         self,
@@ -305,6 +354,14 @@ class Run:
         """
         return list(verify.findings(self, deep=deep))
 
+    @property
+    def _validation(self) -> Fed:
+        if self.validation is None:
+            raise DataError(
+                f"the log of {self.folder} has steps of a validation, but its description has none"
+            )
+        return self.validation
+
     def _ids(
         self,
         source: str | None,
@@ -356,26 +413,6 @@ class Run:
         found = whereabouts.describe_rows(self.catalog, np.concatenate(rows))
         name = "step" if "step" not in found.column_names else "run_step"
         return found.add_column(0, name, pa.array(numbers))
-
-    def _steps_of_log(self, number: int, found: log.Log) -> pa.Table:
-        spec = self.description.training.spec
-        pieces = found.pieces
-        if not pieces:
-            return STEPS.empty_table()
-        step = np.concatenate([np.arange(piece.first_step, piece.stop) for piece in pieces])
-        epoch, in_epoch = np.divmod(step, spec.steps_per_epoch)
-        is_full = in_epoch < spec.full_steps
-        columns = [
-            np.full(len(step), number),
-            step,
-            epoch,
-            in_epoch,
-            np.where(is_full, spec.batch_size, spec.tail_rows),
-            np.where(is_full, in_epoch // spec.window_steps, spec.full_windows),
-            np.concatenate([piece.row_fingerprints for piece in pieces]),
-            np.concatenate([piece.label_fingerprints for piece in pieces]),
-        ]
-        return pa.table(columns, schema=STEPS)
 
 
 def _extent(steps: pa.Table) -> str:

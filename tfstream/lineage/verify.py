@@ -14,10 +14,12 @@ from tfstream.format import check
 from tfstream.format.check import Finding
 from tfstream.format.places import Places
 from tfstream.lineage import labels
+from tfstream.lineage.log import steps_of
 from tfstream.order import NUMPY
 
 if TYPE_CHECKING:
     from tfstream.format.subset import Subset
+    from tfstream.lineage.fed import Fed
     from tfstream.lineage.log import Log
     from tfstream.lineage.run import Run
 
@@ -62,7 +64,20 @@ def findings(run: Run, *, deep: bool) -> Iterator[Finding]:
         yield Finding(where=str(catalog.folder), what=str(error))
         return
     yield from _check_shards(logs, places, subset)
-    yield from _check_steps(run, _logged(logs), deep=deep)
+    names = {number: log.path.name for number, log in logs.items()}
+    yield from _check_steps(run.training, _logged(logs), names, deep=deep)
+    if not any(log.tests for log in logs.values()):
+        return
+    if run.validation is None:
+        yield Finding(where=str(run.folder), what="it has steps of a validation that is not told")
+        return
+    try:
+        run.validation.places  # noqa: B018 - computed now, and kept
+    except TfstreamError as error:
+        yield Finding(where=run.validation.feed.folder, what=str(error))
+        return
+    names = {number: f"{name}, validation" for number, name in names.items()}
+    yield from _check_steps(run.validation, _tested(logs), names, deep=deep)
 
 
 def _check_log(number: int, log: Log, run: str) -> Iterator[Finding]:
@@ -73,14 +88,17 @@ def _check_log(number: int, log: Log, run: str) -> Iterator[Finding]:
     if log.attempt.run != run:
         yield Finding(where=name, what=f"it belongs to the run {log.attempt.run}, not to {run}")
     expected, skips = log.attempt.first_step, log.attempt.skips
-    for piece in log.pieces:
-        if piece.first_step != skips.after(expected, 0):
-            yield _missing(name, expected, piece.first_step)
-        if skips.count(piece.first_step, piece.stop):
-            yield Finding(where=name, what=f"it has left out steps from {piece.first_step} on")
-        expected = piece.stop
-    if log.consumed is not None and skips.after(log.consumed, 0) != skips.after(expected, 0):
-        yield _missing(name, expected, log.consumed)
+    steps = steps_of(log)
+    cuts = np.flatnonzero(np.diff(steps) != 1) + 1
+    for piece in np.split(steps, cuts) if len(steps) else []:
+        first, stop = int(piece[0]), int(piece[-1]) + 1
+        if first != skips.after(expected, 0):
+            yield _missing(name, expected, first)
+        if skips.count(first, stop):
+            yield Finding(where=name, what=f"it has left out steps from {first} on")
+        expected = stop
+    if log.end is not None and skips.after(log.end, 0) != skips.after(expected, 0):
+        yield _missing(name, expected, log.end)
 
 
 def _missing(name: str, start: int, stop: int) -> Finding:
@@ -108,22 +126,37 @@ def _check_shards(logs: Mapping[int, Log], places: Places, subset: Subset) -> It
 
 
 def _logged(logs: Mapping[int, Log]) -> _Logged:
-    pieces = [(number, piece) for number, log in logs.items() for piece in log.pieces]
-    empty = np.empty(0, np.int64)
+    tables = [log.consumed for log in logs.values()]
+    counts = [table.num_rows for table in tables]
     return _Logged(
-        attempt=np.concatenate([empty, *(np.full(p.stop - p.first_step, n) for n, p in pieces)]),
-        step=np.concatenate([empty, *(np.arange(p.first_step, p.stop) for _, p in pieces)]),
-        rows=np.concatenate([empty.astype(np.uint64), *(p.row_fingerprints for _, p in pieces)]),
-        labels=np.concatenate(
-            [empty.astype(np.uint64), *(p.label_fingerprints for _, p in pieces)]
-        ),
+        attempt=np.repeat(np.array([*logs], np.int64), counts),
+        **{
+            field: np.concatenate([np.empty(0, type_), *(t[name].to_numpy() for t in tables)])
+            for field, name, type_ in (
+                ("step", "step", np.int64),
+                ("rows", "row_fingerprint", np.uint64),
+                ("labels", "label_fingerprint", np.uint64),
+            )
+        },
     )
 
 
-def _check_steps(run: Run, logged: _Logged, *, deep: bool) -> Iterator[Finding]:
-    """Recompute the fingerprints, window by window."""
-    feed = run.description.training
-    spec, places = feed.spec, run.places
+def _tested(logs: Mapping[int, Log]) -> _Logged:
+    pieces = [(n, test.steps.piece) for n, log in logs.items() for test in log.tests]
+    return _Logged(
+        attempt=np.concatenate([np.full(p.stop - p.first_step, n) for n, p in pieces]),
+        step=np.concatenate([np.arange(p.first_step, p.stop) for _, p in pieces]),
+        rows=np.concatenate([p.row_fingerprints for _, p in pieces]),
+        labels=np.concatenate([p.label_fingerprints for _, p in pieces]),
+    )
+
+
+def _check_steps(
+    fed: Fed, logged: _Logged, names: Mapping[int, str], *, deep: bool
+) -> Iterator[Finding]:
+    """Recompute the fingerprints, window by window; names are those of the attempts' logs."""
+    feed = fed.feed
+    spec, places = feed.spec, fed.places
     epochs, in_epoch = np.divmod(logged.step, spec.steps_per_epoch)
     full = in_epoch < spec.full_steps
     windows = np.where(full, in_epoch // spec.window_steps, spec.full_windows)
@@ -135,23 +168,25 @@ def _check_steps(run: Run, logged: _Logged, *, deep: bool) -> Iterator[Finding]:
         rows = fingerprint.fingerprints(NUMPY, places.window_rows(epoch, window).astype(np.uint64))
         wrong = lines[rows[place] != logged.rows[lines]]
         yield from _differing(
-            run, logged, wrong, "the rows that came are not those that the order leads to"
+            names, logged, wrong, "the rows that came are not those that the order leads to"
         )
         if not deep or feed.label is None:
             continue
         try:
-            values = labels.label_bits(run.subset, places.reads(epoch, window), feed.label)
+            values = labels.label_bits(fed.subset, places.reads(epoch, window), feed.label)
         except CorruptionError as error:
             yield Finding(where=f"epoch {epoch}, window {window}", what=str(error))
             continue
         stored = fingerprint.fingerprints(NUMPY, values[places.picks(epoch, window)])
         wrong = lines[stored[place] != logged.labels[lines]]
         yield from _differing(
-            run, logged, wrong, "the labels that came are not those of its rows in the shards"
+            names, logged, wrong, "the labels that came are not those of its rows in the shards"
         )
 
 
-def _differing(run: Run, logged: _Logged, lines: np.ndarray, what: str) -> Iterator[Finding]:
+def _differing(
+    names: Mapping[int, str], logged: _Logged, lines: np.ndarray, what: str
+) -> Iterator[Finding]:
     for line in lines:
-        name = run.logs[int(logged.attempt[line])].path.name
-        yield Finding(where=f"{name}, step {logged.step[line]}", what=what)
+        where = f"{names[int(logged.attempt[line])]}, step {logged.step[line]}"
+        yield Finding(where=where, what=what)

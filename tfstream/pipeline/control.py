@@ -36,6 +36,8 @@ class Entry:
     """(steps,) uint64, taken from the labels' bits; 0 where there is no label."""
     blocks: NDArray[Any]
     """(reads,) int64: ordinals of the data set's blocks that were read."""
+    ready_s: float
+    """When its batches were there, in seconds since 1970."""
 
 
 class Control:
@@ -49,7 +51,7 @@ class Control:
             [0, steps_per_epoch, 0, 0, 0], dtype=tf.int64, trainable=False, name="position"
         )
         self._queue = tf.queue.FIFOQueue(
-            _UNBOUNDED, [tf.int64, tf.int64, tf.uint64, tf.uint64, tf.int64]
+            _UNBOUNDED, [tf.int64, tf.int64, tf.uint64, tf.uint64, tf.int64, tf.float64]
         )
 
     @property
@@ -100,7 +102,7 @@ class Control:
         """The oldest entry, or None if there is none now."""
         if not int(self._queue.size()):
             return None
-        place, steps, rows, labels, blocks = self._queue.dequeue()
+        place, steps, rows, labels, blocks, ready = self._queue.dequeue()
         generation, epoch, window = (int(number) for number in place)
         return Entry(
             generation=generation,
@@ -110,6 +112,7 @@ class Control:
             row_fingerprints=np.asarray(rows),
             label_fingerprints=np.asarray(labels),
             blocks=np.asarray(blocks),
+            ready_s=float(ready),
         )
 
     def start(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -140,7 +143,7 @@ class Control:
         Args:
             entry: (generation, epoch, window); the steps; row, then label fingerprints; blocks.
         """
-        return self._queue.enqueue(entry)
+        return self._queue.enqueue([*entry, tf.timestamp()])
 
     def _set(self, field: int, value: int) -> None:
         self._state.scatter_nd_update([[field]], [value])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import keras
 
-from tfstream.errors import ResumeError
+from tfstream.errors import ResumeError, UsageError
 from tfstream.pipeline.control import Control
 from tfstream.pipeline.pace import Pace
 from tfstream.skips import Skips
@@ -97,6 +97,7 @@ class Position:
         self._lock = threading.Lock()
         self._members: list[StreamCallback] = []
         self._fit: object = None
+        self._thread = threading.current_thread()
         self._resumed: int | None = None
         self._epoch: int | None = None
         self._pace = Pace.of(steps_per_epoch, None, 1, skips)
@@ -126,6 +127,14 @@ class Position:
         """Take part in a fit, a new one if need be."""
         # Keras gives one object to all callbacks of a fit, and another to those of the next.
         if member.params is not self._fit or member in self._members:
+            thread = threading.current_thread()
+            if self._members and self._thread is not thread and self._thread.is_alive():
+                raise UsageError(
+                    f"another fit of this stream runs in the thread {self._thread.name!r}; give "
+                    "each fit a stream of its own, or call close() on the callbacks of one that "
+                    "has ended"
+                )
+            self._thread = thread
             for other in list(self._members):
                 other.close()
             self._fit, self._members = member.params, []

@@ -1,0 +1,61 @@
+"""A stream of a run, opened again: its data set, its rows and their order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from tfstream.errors import UsageError
+from tfstream.format.manifest import MANIFEST, Catalog, open_catalog
+from tfstream.format.places import Places
+from tfstream.format.subset import Subset
+from tfstream.lineage import description
+from tfstream.lineage.description import Feed
+
+
+@dataclass(frozen=True)
+class Fed:
+    """What a run was fed from."""
+
+    feed: Feed
+    """What the run says of it."""
+    folder: Path
+    """The run's folder."""
+    shards_folder: Path | None
+    """The data set's folder, if it was given."""
+
+    @cached_property
+    def catalog(self) -> Catalog:
+        """The data set.
+
+        Raises:
+            UsageError: if it is not where it was, with the places looked at.
+            CorruptionError: if its index is damaged.
+        """
+        places = (
+            [self.shards_folder]
+            if self.shards_folder is not None
+            else [Path(self.feed.folder), self.folder / self.feed.relative_folder]
+        )
+        for place in places:
+            if (place / MANIFEST).is_file():
+                return open_catalog(place, self.feed.dataset)
+        raise UsageError(
+            f"the data set of the run {self.folder} is not in {' nor in '.join(map(str, places))}; "
+            "give its folder: open_run(folder, shards=...)"
+        )
+
+    @cached_property
+    def subset(self) -> Subset:
+        """The rows of the stream.
+
+        Raises:
+            DataError: if the data set is another one.
+        """
+        return description.subset_of(self.feed, Subset.whole(self.catalog))
+
+    @cached_property
+    def places(self) -> Places:
+        """Where those rows come in each epoch."""
+        return Places(self.subset, self.feed.spec)
