@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import orc
 
 from tfstream.conversion.convert import convert
 from tfstream.conversion.options import ConvertOptions
@@ -167,6 +168,32 @@ def test_a_corrupt_piece_is_quarantined_as_a_whole(
     with pytest.raises(DataError) as error:
         convert(path, tmp_path / "none", group_by=["g"])
     assert str(error.value).startswith(f"{path}: rows {lost[0]} to {lost[-1]}")
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("partition_bytes", [1 << 26, 1000])
+def test_a_corrupt_stripe_is_quarantined_as_a_whole(tmp_path: Path, partition_bytes: int) -> None:
+    """Of ORC, whose stripes have 8,192 rows at least; or it is named."""
+    numbers = np.random.default_rng(0).integers(0, 2**30, 20_000)
+    path = tmp_path / "x.orc"
+    orc.write_table(
+        pa.table({"g": numbers % 3, "n": numbers}), path, stripe_size=1_000, compression="zstd"
+    )
+    file = orc.ORCFile(path)
+    sizes = [file.read_stripe(i).num_rows for i in range(file.nstripes)]
+    assert len(sizes) == 3
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 300] = b"\xff" * 300
+    path.write_bytes(data)
+    catalog = quarantined(path, tmp_path / "out", partition_bytes)
+    (bad,) = bad_rows(tmp_path / "out")
+    assert (bad["source_row"], bad["rows"]) == (sizes[0], sizes[1])
+    found = reader.take(catalog, np.arange(catalog.rows))["n"].to_pylist()
+    assert sorted(found) == sorted(np.delete(numbers, np.s_[sizes[0] : sizes[0] + sizes[1]]))
+    with pytest.raises(DataError) as error:
+        convert(path, tmp_path / "none", group_by=["g"])
+    rows = f"{sizes[0]} to {sizes[0] + sizes[1] - 1}"
+    assert str(error.value).startswith(f"{path}: rows {rows} cannot be read: ")
     assert not (tmp_path / "none").exists()
 
 

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,34 @@ import pyarrow as pa
 from tfstream import storage
 from tfstream.conversion import gathering, generations, index, keys, quarantine, vocabularies
 from tfstream.conversion.by_source import OwnRun, write_by_source
+from tfstream.conversion.lock import locked
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.placement import Placement, place
 from tfstream.conversion.plan import ShardPlan, block_limit, plan_shards, plan_spans, shard_path
 from tfstream.conversion.progress import ProgressCallback
+from tfstream.conversion.reading import FindOut
 from tfstream.conversion.receipts import Receipts
 from tfstream.conversion.runs import Run, write_runs
 from tfstream.conversion.scheduling import Scheduler
 from tfstream.conversion.shards import RunSlice, ShardTask, batched, write_shards
 from tfstream.conversion.sources import Sources, refuse_changed
 from tfstream.conversion.survey import NOTHING_READABLE, Survey, survey
-from tfstream.conversion.workspace import Workspace, check_out, ended_append, purpose_of
-from tfstream.errors import DataError
+from tfstream.conversion.text_source import INFER
+from tfstream.conversion.workspace import (
+    Workspace,
+    check_out,
+    clear_ended,
+    held,
+    is_ended,
+    purpose_of,
+    survey_digest,
+    unfinished_sources,
+)
+from tfstream.errors import DataError, ResumeError
 from tfstream.format import statistics
 from tfstream.format.manifest import (
     FORMAT,
+    MANIFEST,
     Catalog,
     Manifest,
     open_catalog,
@@ -55,12 +68,20 @@ def convert(  # noqa: PLR0913 - the public signature
     expressions = (group_by,) if isinstance(group_by, str) else tuple(group_by)
     folder = storage.local_path(out).absolute()
     check_out(folder)
-    with (
-        contextlib.closing(Scheduler(scheduler, progress)) as tasks,
-        gathering.gathered(source, folder, options.temp, tasks.compute) as sources,
-    ):
-        surveyed = survey(sources, options, tasks.run)
-        _write(folder, sources, surveyed, expressions, options, tasks)
+    with contextlib.closing(Scheduler(scheduler, progress)) as tasks, locked(folder) as was_there:
+        # Again: the conversion that had the lock may have come to its end meanwhile.
+        check_out(folder)
+        with _known(source, folder, options, tasks) as (sources, run):
+            if (folder / MANIFEST).exists():
+                before = open_catalog(folder)
+                asked = (expressions, options.kept, str(sources.root or ""))
+                done = (before.manifest.group_by, before.manifest.options, before.manifest.root)
+                if not (was_there and asked == done and _is_ended(before, sources, tasks)):
+                    raise ResumeError(held(folder))
+                clear_ended(folder)
+                return
+            surveyed = survey(sources, options, run)
+            _write(folder, sources, surveyed, expressions, options, tasks)
 
 
 def append(
@@ -73,19 +94,38 @@ def append(
 ) -> None:
     """Add sources to a data set; see `tfstream.append`."""
     folder = storage.local_path(out).absolute()
-    before = open_catalog(folder)
-    options = replace(options or ConvertOptions(), **before.manifest.options)
-    with (
-        contextlib.closing(Scheduler(scheduler, progress)) as tasks,
-        gathering.gathered(source, folder, options.temp, tasks.compute) as found,
-    ):
-        ended = ended_append(folder, found)
-        if ended is not None:
-            with ended.opened():
+    # Before anything is made there: what is no data set is refused.
+    open_catalog(folder)
+    with contextlib.closing(Scheduler(scheduler, progress)) as tasks, locked(folder) as was_there:
+        before = open_catalog(folder)
+        options = replace(options or ConvertOptions(), **before.manifest.options)
+        with _known(source, folder, options, tasks) as (found, run):
+            if was_there and _is_ended(before, found, tasks):
+                clear_ended(folder)
                 return
-        sources = generations.rooted(found, before)
-        surveyed = generations.fitted(survey(sources, options, tasks.run), sources, before)
-        _write(folder, sources, surveyed, before.manifest.group_by, options, tasks, before)
+            sources = generations.rooted(found, before)
+            surveyed = generations.fitted(survey(sources, options, run), sources, before)
+            _write(folder, sources, surveyed, before.manifest.group_by, options, tasks, before)
+
+
+@contextlib.contextmanager
+def _known(
+    source: gathering.SourceArgument, folder: Path, options: ConvertOptions, tasks: Scheduler
+) -> Iterator[tuple[Sources, FindOut]]:
+    """The sources, and what runs the tasks that find out about them."""
+    with (
+        unfinished_sources(folder) as place,
+        gathering.gathered(source, folder, options.temp, tasks.compute) as sources,
+    ):
+        yield sources, Receipts(place / survey_digest(sources, options), tasks).remember(INFER)
+
+
+def _is_ended(before: Catalog, sources: Sources, tasks: Scheduler) -> bool:
+    """Whether the last generation is of these sources, and what is unfinished is to be removed."""
+    if not is_ended(before.folder) or not generations.may_be_last(sources, before):
+        return False
+    hashes = tasks.run("hash sources", gathering.sha256, [(s,) for s in sources.files])
+    return bool(hashes == generations.last_sources(before)["sha256"].to_pylist())
 
 
 def _write(  # noqa: PLR0913, PLR0917 - what was asked, and what is known
@@ -105,7 +145,7 @@ def _write(  # noqa: PLR0913, PLR0917 - what was asked, and what is known
     purpose = purpose_of(folder, sources, surveyed, group_by, options, parents)
     work = Workspace(out=folder, purpose=purpose)
     with work.opened():
-        if work.is_published or work.is_ready:
+        if work.is_ready:
             work.finish()
             return
         work.check_space(surveyed.size_bytes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -57,13 +58,13 @@ class _RowGroups:
         return rows * (sum(widths.values()) + 8 * len(wide)) + np.array(wide_bytes, np.int64)
 
     def read(self, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
-        with self._opened() as file:
+        with _told_null_lists(), self._opened() as file:
             return file.read_row_groups(
                 range(start, stop), columns=list(columns), use_threads=False
             )
 
     def stream(self, piece: int, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
-        with self._opened(_PAGE_BUFFER_BYTES) as file:
+        with _told_null_lists(), self._opened(_PAGE_BUFFER_BYTES) as file:
             batches = file.iter_batches(
                 rows, row_groups=[piece], columns=list(columns), use_threads=False
             )
@@ -82,3 +83,17 @@ class _RowGroups:
             pre_buffer=False,
             page_checksum_verification=True,
         )
+
+
+@contextmanager
+def _told_null_lists() -> Iterator[None]:
+    """What to do where pyarrow below 26 stumbles over a null among lists of a fixed size."""
+    try:
+        yield
+    except pa.ArrowInvalid as error:
+        if "Expected all lists to be of size" not in str(error):
+            raise
+        raise pa.ArrowInvalid(
+            f"pyarrow {pa.__version__} cannot read a null among lists of a fixed size; "
+            "install pyarrow 26, or write the column as lists of any length"
+        ) from error

@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfstream.conversion import exact
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.reading import Source
 from tfstream.conversion.types import kept_schema, kept_table
@@ -122,7 +123,7 @@ class Shape:
                 values = pa.repeat(source.folder_columns[origin], rows).cast(field.type)
             elif origin in table.column_names:
                 values = table[origin]
-                values = values if values.type == field.type else values.cast(field.type)
+                values = exact.cast(values, field.type)
             else:
                 values = pa.nulls(rows, field.type)
         except pa.ArrowInvalid as error:

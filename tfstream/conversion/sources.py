@@ -20,7 +20,7 @@ from tfstream.conversion import (
     orc_source,
     parquet_source,
 )
-from tfstream.conversion.reading import Found, Run, Source, Wish
+from tfstream.conversion.reading import FindOut, Found, Source, Wish
 from tfstream.errors import DataError, UsageError
 from tfstream.storage import local_path
 
@@ -35,14 +35,14 @@ class Kind:
     name: str
     """What people call it."""
     suffixes: tuple[str, ...]
-    find: Callable[[Sequence[Source], Wish, Run], list[Found]]
+    find: Callable[[Sequence[Source], Wish, FindOut], list[Found]]
     """The columns and stretches of files, which it may run tasks to find out."""
 
 
 def _each(find: Callable[[Source, Wish], Found]) -> Callable[..., list[Found]]:
     """A task a file, for kinds whose files tell their types."""
 
-    def find_all(files: Sequence[Source], wish: Wish, run: Run) -> list[Found]:
+    def find_all(files: Sequence[Source], wish: Wish, run: FindOut) -> list[Found]:
         return run("read footers", find, [(source, wish) for source in files])
 
     return find_all

@@ -104,6 +104,12 @@ def _normalised(
     """Numbers less their mean, by their deviation; 0 where there is none, and a 1 that tells so."""
     found = kept_statistics.describe(subset, [feature.name for feature in features])
     known = [found[feature.name] for feature in features]
+    for feature, one in zip(features, known, strict=True):
+        if any(isinstance(bound, float) and math.isinf(bound) for bound in (one.min, one.max)):
+            raise UsageError(
+                f"column {feature.name!r} has infinite values, so it has no mean to be normalised "
+                f"by; leave their rows out by where(), or the column by features="
+            )
     means = [0.0 if c.mean is None else c.mean for c in known]
     variances = [c.variance or 1.0 for c in known]
     values = [
