@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import socket
@@ -17,6 +16,7 @@ import pyarrow as pa
 import pytest
 
 from tests.faults.kill_loop import contents, write_source
+from tests.faults.permissions import bound_by_permissions
 from tfstream.conversion.convert import append, convert
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.progress import Progress
@@ -365,26 +365,6 @@ def test_a_file_that_cannot_be_written_is_named(
     assert str(caught.value).endswith(": File too large")
     convert(source, out, group_by=["g"], options=OPTIONS)
     assert contents(out) == expected
-
-
-@contextmanager
-def bound_by_permissions() -> Iterator[None]:
-    """This thread asks for permission like anybody, though root may do all.
-
-    capset(2): two triples of effective, permitted and inheritable bits; bits 1 and 2 of the first
-    override the permissions of files.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    before, bits = (ctypes.c_uint32 * 6)(), (ctypes.c_uint32 * 6)()
-    assert libc.capget(header, before) == 0
-    bits[:] = before[:]
-    bits[0] &= ~0b110
-    assert libc.capset(header, bits) == 0
-    try:
-        yield
-    finally:
-        assert libc.capset(header, before) == 0
 
 
 @pytest.mark.parametrize(

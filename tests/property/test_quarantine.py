@@ -173,27 +173,30 @@ def test_a_corrupt_piece_is_quarantined_as_a_whole(
 
 @pytest.mark.parametrize("partition_bytes", [1 << 26, 1000])
 def test_a_corrupt_stripe_is_quarantined_as_a_whole(tmp_path: Path, partition_bytes: int) -> None:
-    """Of ORC, whose stripes have 8,192 rows at least; or it is named."""
-    numbers = np.random.default_rng(0).integers(0, 2**30, 20_000)
+    """Of ORC, whose stripes have 8,192 rows at least; or it is named.
+
+    ORC has no checksums: what was not compressed, as random numbers are, may be damaged unseen.
+    """
+    numbers = np.random.default_rng(0).integers(0, 2**30, 60_000)
     path = tmp_path / "x.orc"
-    orc.write_table(
-        pa.table({"g": numbers % 3, "n": numbers}), path, stripe_size=1_000, compression="zstd"
-    )
+    table = pa.table({"g": numbers % 3, "n": numbers, "s": [f"text {n}" for n in numbers.tolist()]})
+    orc.write_table(table, path, stripe_size=1_000, compression="zstd")
     file = orc.ORCFile(path)
     sizes = [file.read_stripe(i).num_rows for i in range(file.nstripes)]
-    assert len(sizes) == 3
+    assert len(sizes) > 2
     data = bytearray(path.read_bytes())
     data[len(data) // 2 : len(data) // 2 + 300] = b"\xff" * 300
     path.write_bytes(data)
     catalog = quarantined(path, tmp_path / "out", partition_bytes)
     (bad,) = bad_rows(tmp_path / "out")
-    assert (bad["source_row"], bad["rows"]) == (sizes[0], sizes[1])
+    first, rows = bad["source_row"], bad["rows"]
+    assert (first, rows) in zip(np.cumsum(sizes) - sizes, sizes, strict=True)
     found = reader.take(catalog, np.arange(catalog.rows))["n"].to_pylist()
-    assert sorted(found) == sorted(np.delete(numbers, np.s_[sizes[0] : sizes[0] + sizes[1]]))
+    assert sorted(found) == sorted(np.delete(numbers, np.s_[first : first + rows]))
     with pytest.raises(DataError) as error:
         convert(path, tmp_path / "none", group_by=["g"])
-    rows = f"{sizes[0]} to {sizes[0] + sizes[1] - 1}"
-    assert str(error.value).startswith(f"{path}: rows {rows} cannot be read: ")
+    where = f"rows {first} to {first + rows - 1}"
+    assert str(error.value).startswith(f"{path}: {where} cannot be read: ")
     assert not (tmp_path / "none").exists()
 
 

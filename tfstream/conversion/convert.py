@@ -140,7 +140,8 @@ def _write(  # noqa: PLR0913, PLR0917 - what was asked, and what is known
     """Both stages, and the manifest; of the first generation, or the next one."""
     grouping = keys.check(group_by, surveyed.schema)
     if not sum(surveyed.rows):
-        raise DataError(f"the sources have no rows: {', '.join(str(s) for s in sources.files[:3])}")
+        named = ", ".join(str(source) for source in sources.files[:3])
+        raise DataError(f"the sources have no rows: {named}; give one that has")
     parents = () if before is None else generations.parents(before)
     purpose = purpose_of(folder, sources, surveyed, group_by, options, parents)
     work = Workspace(out=folder, purpose=purpose)

@@ -23,6 +23,8 @@ from tfstream.errors import DataError, StorageError
 
 _SCAN_BYTES = 16 << 20
 _BLOCK_BYTES = 1 << 20
+_OTHER_MARKS = ";\t|"
+"""What stands between fields elsewhere."""
 _QUOTE, _COMMA, _LF, _CR = b'",\n\r'
 _FIELD = rb'(?:"[^"]*(?:""[^"]*)*"[^,\r\n]*|[^",\r\n][^,\r\n]*|)'
 _RECORD = re.compile(_FIELD + rb"(?:," + _FIELD + rb")*(?:\r\n|\n|\r|\Z)")
@@ -216,6 +218,12 @@ def _names(source: Source, stop: int) -> tuple[str, ...]:
             f"the first line of {source.path} does not name columns: {error}"
         ) from error
     kept_schema(schema, str(source))
+    others = [mark for mark in _OTHER_MARKS if mark in schema.names[0]]
+    if len(schema) == 1 and others:
+        raise DataError(
+            f"the first line of {source} has no comma but {others[0]!r}; write its fields with "
+            "commas between them"
+        )
     return tuple(schema.names)
 
 

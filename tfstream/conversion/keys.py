@@ -37,7 +37,11 @@ def check(group_by: Sequence[str], schema: pa.Schema) -> tuple[Key, ...]:
         raise UsageError(
             f"group_by is empty; name at least one of the columns {', '.join(schema.names)}"
         )
-    keys = tuple(expressions.parse_key(text) for text in group_by)
+    # What is called like a column means it, even if it is a word of the language.
+    keys = tuple(
+        Key(text, expressions.Column(text)) if text in schema.names else expressions.parse_key(text)
+        for text in group_by
+    )
     for text, key in zip(group_by, keys, strict=True):
         is_column = isinstance(key.value, expressions.Column) and key.value.name == key.name
         if key.name in schema.names and not is_column:

@@ -110,20 +110,21 @@ class Shape:
                 table = kept_table(table, kept_schema(table.schema, str(source)))
             except DataError as error:
                 raise pa.ArrowInvalid(str(error)) from error
+        # A dict, since a table looks its names up one by one.
+        held = dict(zip(table.column_names, table.columns, strict=True))
         return pa.table(
-            [self._column(table, rows, source, field) for field in schema], schema=schema
+            [self._column(held, rows, source, field) for field in schema], schema=schema
         )
 
     def _column(
-        self, table: pa.Table, rows: int, source: Source, field: pa.Field
+        self, held: Mapping[str, pa.ChunkedArray], rows: int, source: Source, field: pa.Field
     ) -> pa.ChunkedArray | pa.Array:
         origin = self.origin(field.name)
         try:
             if origin in source.folder_columns:
                 values = pa.repeat(source.folder_columns[origin], rows).cast(field.type)
-            elif origin in table.column_names:
-                values = table[origin]
-                values = exact.cast(values, field.type)
+            elif origin in held:
+                values = exact.cast(held[origin], field.type)
             else:
                 values = pa.nulls(rows, field.type)
         except pa.ArrowInvalid as error:

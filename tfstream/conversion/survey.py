@@ -179,7 +179,9 @@ def _schema(found: Sequence[Found], shape: Shape, wish: Wish) -> tuple[pa.Schema
     if not there:
         if any(file.rows for file in found):
             raise DataError(NOTHING_READABLE)
-        raise DataError(f"{found[0].source} has no columns")
+        raise DataError(f"{found[0].source} has no columns; give a source that has rows")
+    if not types:
+        shape.check(pa.schema([]), list(there))
     known = {
         name: shape.dtypes.get(name, pa.null()) if held is None else held[0]
         for name, held in types.items()
