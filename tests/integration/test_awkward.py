@@ -36,8 +36,10 @@ HEADER = "select,group,from where,日本,a.b"
             "x.csv",
             b"a,b\n1,2\n1\n",
             3,
-            "{}: row 1 at byte 8 cannot be read: CSV parse error: Expected 2 columns, got 1: 1; mend "
-            "the source, or leave such rows out by on_bad_rows='quarantine'",
+            (
+                "{}: row 1 at byte 8 cannot be read: CSV parse error: Expected 2 columns, got 1: "
+                "1; mend the source, or leave such rows out by on_bad_rows='quarantine'"
+            ),
         ),
         ("x.parquet", b"", 3, "{} is not a readable Parquet file: Parquet file size is 0 bytes"),
         ("x.csv", b"b,c\n1,2\n", 2, "there is no column 'a'; there are b, c"),

@@ -171,7 +171,7 @@ def test_a_corrupt_piece_is_quarantined_as_a_whole(
     assert not (tmp_path / "none").exists()
 
 
-@pytest.mark.parametrize("partition_bytes", [1 << 26, 1000])
+@pytest.mark.parametrize("partition_bytes", [1 << 26, 100_000])
 def test_a_corrupt_stripe_is_quarantined_as_a_whole(tmp_path: Path, partition_bytes: int) -> None:
     """Of ORC, whose stripes have 8,192 rows at least; or it is named.
 
