@@ -69,6 +69,8 @@ def test_any_name_of_a_column_is_a_key(tmp_path: Path, key: str) -> None:
     assert catalog.groups.num_rows == 2
     assert catalog.manifest.keys == (key.strip('"'),)
     assert main(["inspect", str(out)]) == 0
+    least = catalog.groups[catalog.manifest.keys[0]][0].as_py()
+    assert tfstream.open(out).where(f'"{catalog.manifest.keys[0]}" = {least}').rows == 1
 
 
 def test_marks_and_line_ends_of_windows(tmp_path: Path) -> None:

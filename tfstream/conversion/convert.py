@@ -74,7 +74,8 @@ def convert(  # noqa: PLR0913 - the public signature
         with _known(source, folder, options, tasks) as (sources, run):
             if (folder / MANIFEST).exists():
                 before = open_catalog(folder)
-                asked = (expressions, options.kept, str(sources.root or ""))
+                wanted = keys.spelled(expressions, before.schema.names)
+                asked = (wanted, options.kept, str(sources.root or ""))
                 done = (before.manifest.group_by, before.manifest.options, before.manifest.root)
                 if not (was_there and asked == done and _is_ended(before, sources, tasks)):
                     raise ResumeError(held(folder))
@@ -138,6 +139,7 @@ def _write(  # noqa: PLR0913, PLR0917 - what was asked, and what is known
     before: Catalog | None = None,
 ) -> None:
     """Both stages, and the manifest; of the first generation, or the next one."""
+    group_by = keys.spelled(group_by, surveyed.schema.names)
     grouping = keys.check(group_by, surveyed.schema)
     if not sum(surveyed.rows):
         named = ", ".join(str(source) for source in sources.files[:3])

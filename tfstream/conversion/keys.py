@@ -27,6 +27,21 @@ class Grouping:
     """(keys,) int64: for each distinct key, the first row that has it."""
 
 
+def spelled(group_by: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
+    """The keys, in quotes where the name of a column means something else in the language."""
+    return tuple(
+        text if text not in columns or _is_column(text) else '"' + text.replace('"', '""') + '"'
+        for text in group_by
+    )
+
+
+def _is_column(text: str) -> bool:
+    try:
+        return expressions.parse_key(text) == Key(text, expressions.Column(text))
+    except UsageError:
+        return False
+
+
 def check(group_by: Sequence[str], schema: pa.Schema) -> tuple[Key, ...]:
     """The parsed keys, known to work on the columns of the sources.
 
