@@ -20,10 +20,10 @@ import pyarrow as pa
 from tfstream import storage
 from tfstream.conversion.runs import Run
 from tfstream.conversion.scheduling import Scheduler
-from tfstream.conversion.shards import ShardRecord
+from tfstream.conversion.shards import BatchRecord, ShardRecord
 from tfstream.errors import StorageError
 
-_RECORDS = {record.__name__: record for record in (Run, ShardRecord)}
+_RECORDS = {record.__name__: record for record in (Run, ShardRecord, BatchRecord)}
 T = TypeVar("T")
 
 
@@ -47,9 +47,9 @@ class Receipts:
         """The results of a function for each list of arguments, in order.
 
         The n-th call of a stage must be the same whenever the conversion is begun again. A result
-        is made of None, numbers, strings, lists, one-dimensional arrays, tables, paths, `Run` and
-        `ShardRecord`; a path in it is a file that the task wrote. Rows, those of each call, and
-        bytes, those of all, are for the progress.
+        is made of None, numbers, strings, lists, one-dimensional arrays, tables, paths, `Run`,
+        `ShardRecord` and `BatchRecord`; a path in it is a file that the task wrote. Rows, those of
+        each call, and bytes, those of all, are for the progress.
         """
         folder = self._folder / stage.replace(" ", "-")
         there = {path.name for path in folder.iterdir()} if folder.is_dir() else set()

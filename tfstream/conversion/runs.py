@@ -193,14 +193,25 @@ def _matrix(
     They become rows first and are ordered then: whole rows are moved faster than single values.
     """
     matrix = np.empty((len(places), len(columns)), dtype)
-    strip = np.empty((_STRIP_ROWS, len(columns)), dtype)
     views = [_stored(_whole(table[name]), dtype) for name in columns]
     for start in range(0, len(places), _STRIP_ROWS):
-        rows = places[start : start + _STRIP_ROWS]
-        for j, values in enumerate(views):
-            strip[: len(rows), j] = values[start : start + len(rows)]
-        matrix[rows] = strip[: len(rows)]
+        stop = start + _STRIP_ROWS
+        strip = np.stack([values[start:stop] for values in views], axis=1)
+        scattered(matrix, places[start:stop], strip)
     return matrix
+
+
+def scattered(out: np.ndarray, places: np.ndarray, rows: np.ndarray) -> None:
+    """Put rows at places of a matrix: as one value each, which is twice as fast.
+
+    Args:
+        out: (any, columns), each row's bytes one after the other; changed.
+        places: (rows,) int64.
+        rows: (rows, columns) of the same dtype.
+    """
+    whole = np.dtype((np.void, out.shape[1] * out.itemsize))
+    if out.shape[1]:
+        out.view(whole)[places, 0] = np.ascontiguousarray(rows).view(whole)[:, 0]
 
 
 def _stored(array: pa.Array, dtype: np.dtype[np.generic]) -> np.ndarray:

@@ -7,8 +7,9 @@ whatever the block's rows are.
 
 from __future__ import annotations
 
+import functools
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +26,13 @@ _HEADER = struct.Struct("<qIQ")
 _MAX_LENGTH = 2**31 - 1
 _MORE = 128
 """The bit of a varint's byte that says that another byte follows."""
+_PREFIXES = 1024
+"""Prefixes that are kept: neighbouring blocks mostly have the same."""
 _MAX_SHIFT = 28
 """Shift of the fifth byte of a varint, the last that a length may have."""
+
+Buffer = bytes | NDArray[Any]
+"""Bytes, or an array whose bytes follow each other."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +90,16 @@ def layout(schema: Schema) -> Layout:
 
 
 def encode(
-    header: Header,
-    fixed: Sequence[tuple[str, bytes | memoryview]],
-    texts: Sequence[tuple[str, pa.Array]],
+    header: Header, fixed: Sequence[tuple[str, Buffer]], texts: Sequence[tuple[str, pa.Array]]
 ) -> bytes:
-    """One block.
+    """One block; see `parts`."""
+    return joined(parts(header, fixed, texts))
+
+
+def parts(
+    header: Header, fixed: Sequence[tuple[str, Buffer]], texts: Sequence[tuple[str, pa.Array]]
+) -> list[Buffer]:
+    """One block, as buffers that follow each other.
 
     Args:
         header: the block's.
@@ -98,18 +109,29 @@ def encode(
     Raises:
         ValueError: if the block is 2 GiB or more.
     """
-    parts: list[bytes | memoryview] = []
+    parts: list[Buffer] = []
+    length = 0
     for name, value in [(HEADER, header.encode()), *fixed]:
-        parts += [_prefix(name, len(value)), value]
+        size = value.nbytes if isinstance(value, np.ndarray) else len(value)
+        prefix = _prefix(name, size)
+        parts += [prefix, value]
+        length += len(prefix) + size
     for name, values in texts:
         listed = _bytes_list(values)
-        parts += [_entry(name, len(listed)), listed]
-    length = sum(map(len, parts))
+        prefix = _entry(name, len(listed))
+        parts += [prefix, listed]
+        length += len(prefix) + len(listed)
     if length > _MAX_LENGTH:
         raise ValueError(
             f"a block of {header.rows} rows would have {length} bytes, 2 GiB is the limit"
         )
-    return b"".join((_TAG_BYTES, _varint(length), *parts))
+    return [_TAG_BYTES + _varint(length), *parts]
+
+
+def joined(parts: Iterable[Buffer]) -> bytes:
+    """Buffers that follow each other as one."""
+    # Only from Python 3.12 on are types told that arrays are buffers.
+    return b"".join(parts)  # type: ignore[arg-type]
 
 
 def decode(data: bytes) -> dict[str, list[bytes]]:
@@ -129,20 +151,16 @@ def decode(data: bytes) -> dict[str, list[bytes]]:
     return features
 
 
-def pack_mask(valid: Sequence[NDArray[Any]], rows: int) -> NDArray[Any]:
+def pack_mask(valid: NDArray[Any]) -> NDArray[Any]:
     """Validity as bits.
 
     Args:
-        valid: for each masked column, (rows,) bool: whether the value is present.
-        rows: rows of the block.
+        valid: (rows, masked columns) bool: whether the value is present.
 
     Returns:
         (rows, ⌈columns / 8⌉) uint8, the first column in the lowest bit.
     """
-    bits = np.zeros((rows, len(valid)), bool)
-    for j, column in enumerate(valid):
-        bits[:, j] = column
-    return np.packbits(bits, axis=1, bitorder="little")
+    return np.packbits(valid, axis=1, bitorder="little")
 
 
 def _varint(value: int) -> bytes:
@@ -166,6 +184,7 @@ def _short_varint(value: int) -> bytes:
     return bytes(out)
 
 
+@functools.lru_cache(_PREFIXES)
 def _entry(name: str, listed: int) -> bytes:
     """What precedes a bytes list of `listed` bytes in the map of features."""
     key = name.encode()
@@ -174,6 +193,7 @@ def _entry(name: str, listed: int) -> bytes:
     return _TAG_BYTES + _varint(len(pair) + len(feature) + listed) + pair + feature
 
 
+@functools.lru_cache(_PREFIXES)
 def _prefix(name: str, value: int) -> bytes:
     """What precedes the only value, of `value` bytes, of a feature."""
     own = _TAG_BYTES + _varint(value)
