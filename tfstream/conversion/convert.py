@@ -25,12 +25,11 @@ from tfstream.conversion.receipts import Receipts
 from tfstream.conversion.rows import RunSlice
 from tfstream.conversion.runs import Run, write_runs
 from tfstream.conversion.scheduling import Scheduler
-from tfstream.conversion.shards import BatchTask, ShardTask, batched, write_shards
+from tfstream.conversion.shards import BatchTask, ShardTask, batched, noted, write_shards
 from tfstream.conversion.sources import Sources, refuse_changed
 from tfstream.conversion.survey import NOTHING_READABLE, Survey, survey
 from tfstream.conversion.workspace import Workspace, check_out, ended_append, purpose_of
 from tfstream.errors import DataError
-from tfstream.format import statistics
 from tfstream.format.manifest import (
     FORMAT,
     Catalog,
@@ -261,10 +260,8 @@ class _Assembly:
             "blocks": index.blocks(records),
             "groups": index.groups(self.placement, self.plans),
             "sources": index.sources(self.sources, self.survey, self.hashes, quarantined),
-            "statistics": pa.concat_tables(
-                [statistics.STATISTICS.empty_table(), *(batch.statistics for batch in written)]
-            ),
-            "vocabulary_counts": pa.concat_tables([batch.vocabulary_counts for batch in written]),
+            "statistics": noted(batch.statistics for batch in written),
+            "vocabulary_counts": noted(batch.vocabulary_counts for batch in written),
         }
         if self.before is not None:
             tables = generations.joined(self.before, tables)
@@ -284,6 +281,7 @@ class _Assembly:
         return [
             BatchTask(
                 folder=work.draft,
+                notes=work.receipts / "statistics",
                 first_row=self.first_row + batch[0].first_row,
                 schema=self.manifest.schema,
                 source_schema=self.survey.schema,

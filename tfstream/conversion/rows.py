@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from tfstream.conversion.placement import Slice
 from tfstream.conversion.runs import Run, column_place, fixed_schema, opened, scattered
-from tfstream.conversion.vocabularies import codes_of, codes_path
+from tfstream.conversion.vocabularies import codes_of, read_codes
 from tfstream.format.schema import Pack, Schema
 
 _LONG_STRETCH = 32
@@ -161,10 +161,8 @@ class _SlicedRun:
             for names, view in self._packs.items()
             for j, name in enumerate(names)
         }
-        self._codes: dict[str, np.ndarray] = {}
-        if coded:
-            with np.load(codes_path(piece.path)) as stored:
-                self._codes = dict(stored.items())
+        dictionaries = {p: self._columns[f"text/{p}"].dictionary for p in coded.values()}
+        self._codes = read_codes(piece.path, dictionaries)
         self.rows = piece.rows
 
     @property

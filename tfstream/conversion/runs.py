@@ -25,8 +25,8 @@ from tfstream.format.expressions import Key
 from tfstream.format.schema import VOCABULARY_SIZE, Column, Schema, storage_dtype
 from tfstream.format.values import stored_bytes, stored_numbers, stored_tensors
 
-_STRIP_ROWS = 1024
-"""Rows that are turned from columns into rows at once, so that they stay in the cache."""
+_STRIP_BYTES = 1 << 18
+"""Bytes of rows that are turned from columns into rows at once, so that they stay in the cache."""
 _RADIX_KEYS = 1 << 16
 """Keys up to which numpy's stable sort is a radix sort."""
 
@@ -87,7 +87,7 @@ def write_runs(
             first_row = int(read.source_rows[0])
             piece, batch = _sorted(read.table, keys, schema, read.source_rows)
             del read
-            _write(path, batch)
+            write(path, batch)
             runs.append(
                 Run(
                     path=path,
@@ -194,8 +194,9 @@ def _matrix(
     """
     matrix = np.empty((len(places), len(columns)), dtype)
     views = [_stored(_whole(table[name]), dtype) for name in columns]
-    for start in range(0, len(places), _STRIP_ROWS):
-        stop = start + _STRIP_ROWS
+    rows = max(1, _STRIP_BYTES // (len(columns) * dtype.itemsize))
+    for start in range(0, len(places), rows):
+        stop = start + rows
         strip = np.stack([values[start:stop] for values in views], axis=1)
         scattered(matrix, places[start:stop], strip)
     return matrix
@@ -241,10 +242,15 @@ def _text(array: pa.Array) -> pa.Array:
     return encoded if len(encoded.dictionary) <= VOCABULARY_SIZE else array
 
 
-def _write(path: Path, batch: pa.RecordBatch) -> None:
+def write(path: Path, rows: pa.RecordBatch | pa.Table) -> None:
+    """Write an Arrow file.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
     # By rename: another attempt of the same task may have its file mapped.
     with (
         storage.publishing(path, durable=False) as file,
-        pa.ipc.new_file(file, batch.schema) as writer,
+        pa.ipc.new_file(file, rows.schema) as writer,
     ):
-        writer.write_batch(batch)
+        writer.write(rows)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from tfstream import storage
 from tfstream.conversion import rows
 from tfstream.conversion.plan import ShardPlan, near_equal
 from tfstream.conversion.rows import Rows, RunSlice
+from tfstream.conversion.runs import write
 from tfstream.format import block, framing, provenance, statistics
 from tfstream.format.schema import MASK, Schema, storage_dtype
 from tfstream.format.values import stored_bytes, stored_numbers
@@ -43,6 +44,8 @@ class BatchTask:
 
     folder: Path
     """Where the shards' paths begin."""
+    notes: Path
+    """Where their statistics lie until all are known."""
     first_row: int
     """Row id of the first row."""
     schema: Schema
@@ -81,8 +84,10 @@ class BatchRecord:
     """What was written of a batch."""
 
     shards: Sequence[ShardRecord]
-    statistics: pa.Table
-    vocabulary_counts: pa.Table
+    statistics: Path
+    """An Arrow file of their statistics."""
+    vocabulary_counts: Path
+    """Another one."""
 
 
 def batched(plans: Iterable[ShardPlan], row_bytes: int) -> Iterator[list[ShardPlan]]:
@@ -113,9 +118,14 @@ def write_shards(task: BatchTask) -> BatchRecord:
         StorageError: if a run file cannot be read or a file cannot be written.
     """
     gathered = rows.gather(task.schema, task.source_schema, task.rows, task.slices)
+    texts = {
+        name: block.Listed(values)
+        for name, values in gathered.texts.items()
+        if not task.schema[name].is_list
+    }
     records, first = [], 0
     for shard in task.shards:
-        records.append(_write_shard(task, shard, gathered, first))
+        records.append(_write_shard(task, shard, gathered, texts, first))
         first += shard.rows
     lost = dict(zip(task.schema.masked, gathered.lost.T, strict=True))
     entries, counts = statistics.compute(
@@ -126,10 +136,31 @@ def write_shards(task: BatchTask) -> BatchRecord:
         task.spans,
         task.first_row,
     )
-    return BatchRecord(shards=records, statistics=entries, vocabulary_counts=counts)
+    first_shard = task.shards[0].ordinal
+    record = BatchRecord(
+        shards=records,
+        statistics=task.notes / f"{first_shard:06d}.arrow",
+        vocabulary_counts=task.notes / f"{first_shard:06d}-codes.arrow",
+    )
+    write(record.statistics, entries)
+    write(record.vocabulary_counts, counts)
+    return record
 
 
-def _write_shard(task: BatchTask, shard: ShardTask, rows: Rows, first: int) -> ShardRecord:
+def noted(files: Iterable[Path]) -> pa.Table:
+    """The statistics in files of one kind, one after the other.
+
+    Raises:
+        StorageError: if one cannot be read.
+    """
+    return pa.concat_tables(
+        pa.ipc.open_file(pa.py_buffer(storage.read(path))).read_all() for path in files
+    )
+
+
+def _write_shard(
+    task: BatchTask, shard: ShardTask, rows: Rows, texts: Mapping[str, block.Listed], first: int
+) -> ShardRecord:
     stop = first + shard.rows
     sizes = near_equal(shard.rows, task.block_rows)
     framed, digest = [], hashlib.sha256()
@@ -139,10 +170,10 @@ def _write_shard(task: BatchTask, shard: ShardTask, rows: Rows, first: int) -> S
         held, start = 0, first
         for size in sizes.tolist():
             header = block.Header(first_row=task.first_row + start, rows=size, token=shard.token)
-            record = framing.framed(_encode(header, task.schema, rows, start))
+            record = framing.framed(_encode(header, task.schema, rows, texts, start))
             parts += record
             start += size
-            framed.append(sum(map(_size, record)))
+            framed.append(sum(map(len, record)))
             held += framed[-1]
             if held >= _WRITE_BYTES or start == stop:
                 # Many blocks at once: fewer calls, and long ones, which other threads run beside.
@@ -164,15 +195,26 @@ def _write_shard(task: BatchTask, shard: ShardTask, rows: Rows, first: int) -> S
     )
 
 
-def _encode(header: block.Header, schema: Schema, rows: Rows, start: int) -> list[block.Buffer]:
+def _encode(
+    header: block.Header,
+    schema: Schema,
+    rows: Rows,
+    texts: Mapping[str, block.Listed],
+    start: int,
+) -> list[block.Buffer]:
     count, stop = header.rows, start + header.rows
     fixed: list[tuple[str, block.Buffer]] = []
     if schema.masked:
-        fixed.append((MASK, block.pack_mask(~rows.lost[start:stop])))
+        fixed.append((MASK, block.pack_mask(~rows.lost[start:stop]).reshape(-1)))
     for pack, matrix in zip(schema.packs, rows.packs, strict=True):
-        fixed.append((pack.name, matrix[start:stop]))
-    texts = [
-        (feature, _listed(rows.texts[name].slice(start, count)))
+        fixed.append((pack.name, matrix[start:stop].reshape(-1).view(np.uint8)))
+    wide = [
+        (
+            feature,
+            texts[name].between(start, stop)
+            if name in texts
+            else _listed(rows.texts[name].slice(start, count)),
+        )
         for name, feature in schema.texts.items()
     ]
     for name, feature in schema.validities.items():
@@ -181,24 +223,20 @@ def _encode(header: block.Header, schema: Schema, rows: Rows, start: int) -> lis
         else:
             items = rows.texts[name].slice(start, count).flatten()
             valid = np.asarray(items.is_valid().cast(pa.uint8()))
-        texts.append((feature, _one(valid)))
-    return block.parts(header, fixed, texts)
+        wide.append((feature, _one(valid)))
+    return block.parts(header, fixed, wide)
 
 
-def _size(buffer: block.Buffer) -> int:
-    return buffer.nbytes if isinstance(buffer, np.ndarray) else len(buffer)
-
-
-def _listed(values: pa.Array) -> pa.Array:
-    """The values of a text feature: a text a row or an item of a list, or all numbers as one."""
-    if not pa.types.is_list(values.type):
-        return values
-    items = values.flatten()
+def _listed(lists: pa.Array) -> np.ndarray:
+    """The feature of lists: a text an item, or all numbers as one."""
+    items = lists.flatten()
     dtype = storage_dtype(items.type)
     if dtype is not None:
         return _one(stored_numbers(items, dtype))
-    return pc.fill_null(stored_bytes(items), b"")
+    values = pc.fill_null(stored_bytes(items), b"")
+    return block.Listed(values).between(0, len(values))
 
 
-def _one(values: np.ndarray) -> pa.Array:
-    return pa.array([values.tobytes()], pa.binary())
+def _one(values: np.ndarray) -> np.ndarray:
+    """The feature of one value."""
+    return block.Listed(pa.array([values.tobytes()], pa.binary())).between(0, 1)

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import google_crc32c
-import numpy as np
 from numpy.typing import NDArray
 
 OVERHEAD_BYTES = 16
@@ -23,12 +22,15 @@ def frame(data: bytes) -> bytes:
 
 
 def framed(parts: Sequence[bytes | NDArray[Any]]) -> list[bytes | NDArray[Any]]:
-    """The data of one record, given as buffers that follow each other, with what frames it."""
-    size, crc = 0, 0
+    """The data of one record with what frames it.
+
+    Args:
+        parts: buffers that follow each other, bytes or (bytes,) uint8.
+    """
+    crc = 0
     for part in parts:
-        size += part.nbytes if isinstance(part, np.ndarray) else len(part)
         crc = google_crc32c.extend(crc, part)
-    length = struct.pack("<Q", size)
+    length = struct.pack("<Q", sum(map(len, parts)))
     return [length + _masked(google_crc32c.value(length)), *parts, _masked(crc)]
 
 
