@@ -152,9 +152,9 @@ def _sorted(
             text_bytes[i], null_items[i] = _bytes_of(items, column), items.null_count > 0
             arrays[f"text/{place}"] = lists.take(indices)
         elif column.is_text:
-            texts = _whole(values)
+            texts = _text(_whole(values))
             text_bytes[i] = _bytes_of(texts, column)
-            arrays[f"text/{place}"] = _text(texts).take(indices)
+            arrays[f"text/{place}"] = texts.take(indices)
         elif nulls[i] and not column.is_null:
             arrays[f"valid/{place}"] = pc.is_valid(values).combine_chunks().take(indices)
     places = np.empty_like(order)
@@ -223,23 +223,47 @@ def _stored(array: pa.Array, dtype: np.dtype[np.generic]) -> np.ndarray:
 
 
 def _whole(values: pa.ChunkedArray) -> pa.Array:
-    return values.chunk(0) if values.num_chunks == 1 else pa.concat_arrays(values.chunks)
+    if values.num_chunks == 1:
+        return values.chunk(0)
+    if pa.types.is_dictionary(values.type):
+        values = values.unify_dictionaries()
+    return pa.concat_arrays(values.chunks)
 
 
 def _bytes_of(items: pa.Array, column: Column) -> int:
     """Bytes that texts, or the items of lists, take in blocks."""
     dtype = storage_dtype(column.item)
-    if dtype is None:
+    if dtype is not None:
+        return len(items) * dtype.itemsize
+    if not pa.types.is_dictionary(items.type):
         return pc.sum(pc.binary_length(stored_bytes(items))).as_py() or 0
-    return len(items) * dtype.itemsize
+    lengths = pc.binary_length(items.dictionary).to_numpy(zero_copy_only=False)
+    return int(_uses(items) @ lengths)
 
 
 def _text(array: pa.Array) -> pa.Array:
-    """Strings as a dictionary if they may become codes, else as they are, others as binary."""
+    """Strings as a dictionary if they may become codes, else as they are, others as binary.
+
+    All values of the dictionary are used, whatever the source's own had beside.
+    """
+    if pa.types.is_dictionary(array.type):
+        used = _uses(array) > 0
+        if used.sum() <= VOCABULARY_SIZE:
+            if used.all():
+                return array
+            places = pa.array(np.cumsum(used, dtype=np.int32) - 1)
+            dictionary = array.dictionary.filter(pa.array(used))
+            return pa.DictionaryArray.from_arrays(places.take(array.indices), dictionary)
+        array = array.dictionary_decode()
     if not pa.types.is_string(array.type):
         return stored_bytes(array)
     encoded = array.dictionary_encode()
     return encoded if len(encoded.dictionary) <= VOCABULARY_SIZE else array
+
+
+def _uses(array: pa.Array) -> np.ndarray:
+    """How often each value of a dictionary is used."""
+    return np.bincount(array.indices.drop_null(), minlength=len(array.dictionary))
 
 
 def write(path: Path, rows: pa.RecordBatch | pa.Table) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from tfstream.format import distinct
 
 _LONG_ROW = 512
-_STRIP_VALUES = 1 << 15
+_STRIP_VALUES = 1 << 16
 """Values that are looked at at once, so that they stay in the cache."""
 _LONG_SPANS = 8
 """Spans from this part of a strip on have strips of their own."""
