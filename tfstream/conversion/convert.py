@@ -24,9 +24,10 @@ from tfstream.conversion.plan import ShardPlan, block_limit, plan_shards, plan_s
 from tfstream.conversion.progress import ProgressCallback
 from tfstream.conversion.reading import FindOut
 from tfstream.conversion.receipts import Receipts
+from tfstream.conversion.rows import RunSlice
 from tfstream.conversion.runs import Run, write_runs
 from tfstream.conversion.scheduling import Scheduler
-from tfstream.conversion.shards import RunSlice, ShardTask, batched, write_shards
+from tfstream.conversion.shards import BatchTask, ShardTask, batched, noted, write_shards
 from tfstream.conversion.sources import Sources, refuse_changed
 from tfstream.conversion.survey import NOTHING_READABLE, Survey, survey
 from tfstream.conversion.text_source import INFER
@@ -41,7 +42,6 @@ from tfstream.conversion.workspace import (
     unfinished_sources,
 )
 from tfstream.errors import DataError, ResumeError
-from tfstream.format import statistics
 from tfstream.format.manifest import (
     FORMAT,
     MANIFEST,
@@ -190,6 +190,8 @@ class _Assembly:
     placement: Placement
     plans: Sequence[ShardPlan]
     block_rows: int
+    row_bytes: int
+    """Bytes of a row, texts included."""
     before: Catalog | None
     """The data set that this is appended to."""
 
@@ -257,6 +259,7 @@ class _Assembly:
                 placement.rows_per_group, block_rows=block_rows, shard_rows=shard_rows
             ),
             block_rows=block_rows,
+            row_bytes=row_bytes,
             before=before,
         )
 
@@ -267,18 +270,15 @@ class _Assembly:
             rows = [run.rows for run in self.runs]
             stages.run("code strings", vocabularies.write_codes, calls, rows=rows)
         paths = [shard_path(plan, self._key(plan.first_group)) for plan in self.plans]
-        shard_tasks = [
-            self._task(plan, path, work) for plan, path in zip(self.plans, paths, strict=True)
-        ]
-        batches = list(batched(shard_tasks))
+        tasks = self._tasks(paths, work)
         written = stages.run(
             "write shards",
             write_shards,
-            [(batch,) for batch in batches],
-            rows=[sum(task.rows for task in batch) for batch in batches],
+            [(task,) for task in tasks],
+            rows=[task.rows for task in tasks],
             size_bytes=self.survey.size_bytes,
         )
-        records = [record for batch in written for record in batch]
+        records = [record for batch in written for record in batch.shards]
         own = self._runs_by_source()
         stages.run(
             "write provenance",
@@ -303,10 +303,8 @@ class _Assembly:
             "blocks": index.blocks(records),
             "groups": index.groups(self.placement, self.plans),
             "sources": index.sources(self.sources, self.survey, self.hashes, quarantined),
-            "statistics": pa.concat_tables(
-                [statistics.STATISTICS.empty_table(), *(record.statistics for record in records)]
-            ),
-            "vocabulary_counts": pa.concat_tables([record.vocabulary_counts for record in records]),
+            "statistics": noted(batch.statistics for batch in written),
+            "vocabulary_counts": noted(batch.vocabulary_counts for batch in written),
         }
         if self.before is not None:
             tables = generations.joined(self.before, tables)
@@ -322,25 +320,44 @@ class _Assembly:
         keys_table = self.placement.keys
         return {name: keys_table[name][group].as_py() for name in keys_table.column_names}
 
-    def _task(self, plan: ShardPlan, path: str, work: Workspace) -> ShardTask:
-        groups = self.placement.rows_per_group[plan.first_group :][: plan.groups]
-        counts = groups if plan.groups > 1 else np.array([plan.rows])
-        return ShardTask(
-            folder=work.draft,
-            path=path,
-            ordinal=plan.ordinal,
-            first_row=self.first_row + plan.first_row,
-            token=shard_token(self.manifest.identity, plan.ordinal),
-            schema=self.manifest.schema,
-            source_schema=self.survey.schema,
-            rows=plan.rows,
-            slices=tuple(
-                RunSlice.of(self.runs[piece.run], piece)
-                for piece in self.placement.slices(plan.first_row, plan.rows)
-            ),
-            block_rows=self.block_rows,
-            spans=plan_spans(counts, sum(self.survey.rows)),
-        )
+    def _tasks(self, paths: Sequence[str], work: Workspace) -> list[BatchTask]:
+        return [
+            BatchTask(
+                folder=work.draft,
+                notes=work.receipts / "statistics",
+                first_row=self.first_row + batch[0].first_row,
+                schema=self.manifest.schema,
+                source_schema=self.survey.schema,
+                shards=tuple(
+                    ShardTask(
+                        path=paths[plan.ordinal],
+                        ordinal=plan.ordinal,
+                        token=shard_token(self.manifest.identity, plan.ordinal),
+                        rows=plan.rows,
+                    )
+                    for plan in batch
+                ),
+                slices=tuple(
+                    RunSlice.of(self.runs[piece.run], piece)
+                    for piece in self.placement.slices(
+                        batch[0].first_row, sum(plan.rows for plan in batch)
+                    )
+                ),
+                block_rows=self.block_rows,
+                spans=self._spans(batch),
+            )
+            for batch in batched(self.plans, self.row_bytes)
+        ]
+
+    def _spans(self, batch: Sequence[ShardPlan]) -> np.ndarray:
+        """Where the spans of consecutive shards begin, and the number of their rows."""
+        begins, first = [], batch[0].first_row
+        for plan in batch:
+            groups = self.placement.rows_per_group[plan.first_group :][: plan.groups]
+            counts = groups if plan.groups > 1 else np.array([plan.rows])
+            spans = plan_spans(counts, sum(self.survey.rows))
+            begins.append(spans[:-1] + plan.first_row - first)
+        return np.append(np.concatenate(begins), sum(plan.rows for plan in batch))
 
     def _runs_by_source(self) -> list[list[OwnRun]]:
         """The runs of each source."""

@@ -83,6 +83,10 @@ def derive(keys: Sequence[Key], table: pa.Table) -> pa.Table:
     Raises:
         UsageError: if a column is not there or its type does not allow the key.
     """
+    named = dict.fromkeys(name for key in keys for name in expressions.columns(key.value))
+    for i, name in enumerate(table.column_names):
+        if name in named and pa.types.is_dictionary(table[name].type):
+            table = table.set_column(i, name, table[name].cast(table[name].type.value_type))
     columns = [expressions.evaluate(key.value, table) for key in keys]
     # -0.0 and 0.0 are equal, so they are one group, whichever comes first.
     plain = [

@@ -17,6 +17,9 @@ _PAGE_BUFFER_BYTES = 1 << 20
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 8, "FLOAT": 4, "DOUBLE": 8}
 """Bytes of a value of each physical type of a fixed width."""
 
+_CODE_BYTES = 4
+"""Bytes of a code, of a column that has less than 2^32 different texts."""
+
 
 def find(source: Source, wish: Wish) -> Found:
     """The columns and row groups of a Parquet file, from its footer; see `piecewise.find`."""
@@ -58,7 +61,7 @@ class _RowGroups:
         return rows * (sum(widths.values()) + 8 * len(wide)) + np.array(wide_bytes, np.int64)
 
     def read(self, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
-        with _told_null_lists(), self._opened() as file:
+        with _told_null_lists(), self._opened(encoded=self._encoded(start, columns)) as file:
             return file.read_row_groups(
                 range(start, stop), columns=list(columns), use_threads=False
             )
@@ -75,9 +78,25 @@ class _RowGroups:
         column = self._metadata.row_group(piece).column(0)
         return int(column.dictionary_page_offset or column.data_page_offset)
 
-    def _opened(self, buffer_size: int = 0) -> pq.ParquetFile:
+    def _encoded(self, piece: int, columns: Sequence[str]) -> list[str]:
+        """The columns of text whose values are so short in the file that they are mostly codes.
+
+        To read these as a dictionary takes a quarter of the time of reading and encoding texts.
+        """
+        group = self._metadata.row_group(piece)
+        chunks = {c.path_in_schema: c for c in map(group.column, range(self._leaves))}
+        return [
+            name
+            for name in columns
+            if name in chunks
+            and self.schema.field(name).type == pa.string()
+            and chunks[name].total_uncompressed_size < _CODE_BYTES * group.num_rows
+        ]
+
+    def _opened(self, buffer_size: int = 0, encoded: Sequence[str] = ()) -> pq.ParquetFile:
         return pq.ParquetFile(
             self._path,
+            read_dictionary=list(encoded),
             metadata=self._metadata,
             buffer_size=buffer_size,
             pre_buffer=False,

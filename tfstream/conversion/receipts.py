@@ -21,11 +21,11 @@ from tfstream import storage
 from tfstream.conversion.reading import Bad, FindOut
 from tfstream.conversion.runs import Run
 from tfstream.conversion.scheduling import Scheduler
-from tfstream.conversion.shards import ShardRecord
+from tfstream.conversion.shards import BatchRecord, ShardRecord
 from tfstream.conversion.text_source import Inferred
 from tfstream.errors import StorageError
 
-_RECORDS = {record.__name__: record for record in (Run, ShardRecord, Inferred, Bad)}
+_RECORDS = {record.__name__: record for record in (Run, ShardRecord, BatchRecord, Inferred, Bad)}
 T = TypeVar("T")
 
 
