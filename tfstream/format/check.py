@@ -23,6 +23,14 @@ class Finding:
     """File, step or field."""
     what: str
     """What is wrong, in a sentence."""
+    shard: int | None = None
+    """Ordinal of the shard that it concerns, if it is one."""
+    block: int | None = None
+    """Ordinal of the block in the data set, if it is one block."""
+    first_row: int | None = None
+    """Row id of the first row that it concerns, if it concerns rows."""
+    stop_row: int | None = None
+    """Row id behind the last of them."""
 
     def __str__(self) -> str:
         """As a line for people."""
