@@ -44,7 +44,7 @@ def describe(subset: Subset, columns: Sequence[str] | None = None) -> dict[str, 
     missing = [name for name in dict.fromkeys(names) if name not in known]
     if missing:
         known.update(_describe(subset, missing))
-    return {name: known[name] for name in names}
+    return {name: known[name] for name in names if name in known}
 
 
 def _describe(subset: Subset, names: Sequence[str]) -> dict[str, ColumnStatistics]:
