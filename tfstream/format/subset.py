@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tfstream.errors import UsageError
-from tfstream.format import bits, expressions, recipe, split
+from tfstream.format import bits, expressions, pruning, recipe, split
 from tfstream.format.manifest import Catalog
 from tfstream.format.reader import read_block
 from tfstream.format.recipe import By, Split, Step, Where, Without
@@ -155,7 +155,8 @@ class Subset:
         if not others:
             return left
         lines = np.zeros((len(left.blocks), left.lines.shape[1]), np.uint8)
-        for chunk, keep in left._unpacked(np.arange(len(left.blocks))):  # noqa: SLF001 - a subset
+        possible = pruning.possible_blocks(catalog, others)[left.blocks]
+        for chunk, keep in left._unpacked(np.flatnonzero(possible)):  # noqa: SLF001 - a subset
             for i, mask in zip(chunk, keep, strict=True):
                 block = int(left.blocks[i])
                 rows = int(catalog.block_rows[block])
