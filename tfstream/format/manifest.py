@@ -58,10 +58,13 @@ SOURCES = pa.schema(
         ("sha256", pa.string()),
         ("rows", pa.int64()),
         ("quarantined", pa.int64()),
+        ("by_source_sha256", pa.string()),
+        ("quarantine_sha256", pa.string()),
     ]
 )
 _VOCABULARIES = pa.schema([("column", pa.string()), ("value", pa.string())])
 _TABLES = ("shards", "blocks", "groups", "sources", "vocabularies")
+_SUMMARIES = ("statistics", "vocabulary_counts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +110,8 @@ class Catalog:
     folder: Path
     manifest: Manifest
     digest: str
+    index_sha256: Mapping[str, str]
+    """SHA-256 in hex of the file of each table of the index, by the table's name."""
     shards: pa.Table
     blocks: pa.Table
     groups: pa.Table
@@ -141,12 +146,16 @@ class Catalog:
     @cached_property
     def statistics(self) -> pa.Table:
         """The entries of all spans, read when first asked for; see `format.statistics`."""
-        return _table(_table_path(self.folder, self.manifest.generation, "statistics"))
+        return self._summary("statistics")
 
     @cached_property
     def vocabulary_counts(self) -> pa.Table:
         """The counts of codes in all spans, read when first asked for."""
-        return _table(_table_path(self.folder, self.manifest.generation, "vocabulary_counts"))
+        return self._summary("vocabulary_counts")
+
+    def _summary(self, name: str) -> pa.Table:
+        path = _table_path(self.folder, self.manifest.generation, name)
+        return _table(path, self.index_sha256[name])
 
     def shard_path(self, shard: int) -> Path:
         """Where a shard lies."""
@@ -191,12 +200,14 @@ def write_index(  # noqa: PLR0913 - one argument a table
         "sources": sources.cast(SOURCES),
         "vocabularies": pa.table([columns, values], schema=_VOCABULARIES),
     }
+    written = {}
     for name, table in (
         tables | {"statistics": statistics, "vocabulary_counts": vocabulary_counts}
     ).items():
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
         storage.publish(_table_path(folder, manifest.generation, name), buffer.getvalue())
+        written[name] = hashlib.sha256(buffer.getvalue()).hexdigest()
     if manifest.parents:
         parent = generation_folder(folder, manifest.generation) / _PARENT
         storage.publish(parent, storage.read(folder / MANIFEST))
@@ -212,7 +223,9 @@ def write_index(  # noqa: PLR0913 - one argument a table
         "schema": manifest.schema.to_json(),
         "root": manifest.root,
         "parents": [asdict(parent) for parent in manifest.parents],
+        "index_sha256": written,
     }
+    document["manifest_sha256"] = document_sha256(document)
     return json.dumps(document, indent=2).encode() + b"\n"
 
 
@@ -233,7 +246,7 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
         raise UsageError(
             f"there is no data set in {folder}: {path} does not exist; give convert's output"
         )
-    newest, manifest = _parse(path)
+    newest, manifest, hashes = _parse(path)
     if digest is not None and digest != newest:
         ordinals = {parent.digest: i for i, parent in enumerate(manifest.parents)}
         if digest not in ordinals:
@@ -242,8 +255,15 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
                 "give the folder of the latter"
             )
         path = generation_folder(folder, ordinals[digest] + 1) / _PARENT
-        newest, manifest = _parse(path)
-    tables = {name: _table(_table_path(folder, manifest.generation, name)) for name in _TABLES}
+        newest, manifest, hashes = _parse(path)
+        if newest != digest:
+            raise CorruptionError(
+                f"{path} is the manifest of {newest}, expected {digest}; restore it"
+            )
+    tables = {
+        name: _table(_table_path(folder, manifest.generation, name), hashes[name])
+        for name in _TABLES
+    }
     try:
         if _digest(manifest, {name: tables[name] for name in _TABLES}) != newest:
             raise CorruptionError(
@@ -259,6 +279,7 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
             folder=folder,
             manifest=manifest,
             digest=newest,
+            index_sha256=hashes,
             shards=shards,
             blocks=blocks,
             groups=tables["groups"],
@@ -283,7 +304,15 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
         ) from error
 
 
-def _parse(path: Path) -> tuple[str, Manifest]:
+def document_sha256(document: Mapping[str, Any]) -> str:
+    """SHA-256 in hex of all that a manifest says, but for this hash of itself."""
+    told = {name: value for name, value in document.items() if name != "manifest_sha256"}
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parse(path: Path) -> tuple[str, Manifest, dict[str, str]]:
+    """The digest, the manifest, and the SHA-256 of each table's file."""
     where = f"Where: {path}"
     try:
         document = json.loads(storage.read(path))
@@ -301,12 +330,21 @@ def _parse(path: Path) -> tuple[str, Manifest]:
         "schema": list,
         "root": str,
         "parents": list,
+        "index_sha256": dict,
+        "manifest_sha256": str,
     }
     for name, kind in kinds.items():
         if not isinstance(document.get(name), kind):
             raise DataError(
                 f"expected {kind.__name__}, found {document.get(name)!r}. {where}: {name}"
             )
+    if document_sha256(document) != document["manifest_sha256"]:
+        raise CorruptionError(
+            f"the manifest is not what was written: its SHA-256 differs; restore it. {where}"
+        )
+    hashes = document["index_sha256"]
+    if set(hashes) != {*_TABLES, *_SUMMARIES}:
+        raise DataError(f"expected a hash for each table. {where}: index_sha256")
     try:
         schema = Schema.from_json(document["schema"])
     except (KeyError, TypeError) as error:
@@ -315,7 +353,7 @@ def _parse(path: Path) -> tuple[str, Manifest]:
         parents = tuple(Parent(**parent) for parent in document["parents"])
     except TypeError as error:
         raise DataError(f"a parent is not as expected: {error}. {where}: parents") from error
-    return document["digest"], Manifest(
+    manifest = Manifest(
         schema=schema,
         keys=tuple(document["keys"]),
         group_by=tuple(document["group_by"]),
@@ -324,6 +362,7 @@ def _parse(path: Path) -> tuple[str, Manifest]:
         identity=document["identity"],
         parents=parents,
     )
+    return document["digest"], manifest, hashes
 
 
 def _check_paths(paths: list[str], where: Path) -> None:
@@ -338,8 +377,13 @@ def _table_path(folder: Path, generation: int, name: str) -> Path:
     return generation_folder(folder, generation) / "index" / f"{name}.parquet"
 
 
-def _table(path: Path) -> pa.Table:
+def _table(path: Path, sha256: str) -> pa.Table:
+    """A table, whose bytes are checked before anything of them is read."""
     data = storage.read(path)
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise CorruptionError(
+            f"{path} is damaged: its SHA-256 differs; restore it or convert again"
+        )
     try:
         # In this thread: Arrow's own may still hold the bytes when Python ends, which aborts it.
         return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
