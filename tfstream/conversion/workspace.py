@@ -29,10 +29,8 @@ from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.sources import Sources
 from tfstream.conversion.survey import Survey
 from tfstream.errors import DataError, ResumeError, StorageError, UsageError
-from tfstream.format.manifest import FORMAT, MANIFEST, Parent, generation_folder
-
-UNFINISHED = ".tmp"
-"""Folder inside the output whose being there says that a conversion has not come to its end."""
+from tfstream.format.index_files import generation_folder
+from tfstream.format.manifest import FORMAT, MANIFEST, UNFINISHED, Parent
 
 _PURPOSE = "purpose.json"
 _MOVED = ("shards", "provenance", "quarantine")

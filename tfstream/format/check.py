@@ -16,7 +16,8 @@ from tfstream import storage
 from tfstream.errors import CorruptionError, StorageError, TfstreamError
 from tfstream.format import provenance, reader
 from tfstream.format.canonical import digest_of
-from tfstream.format.manifest import Catalog, generation_folder, open_catalog
+from tfstream.format.index_files import generation_folder
+from tfstream.format.manifest import UNFINISHED, Catalog, open_catalog
 
 _READ_BYTES = 1 << 20
 
@@ -130,7 +131,12 @@ def _check_summaries(catalog: Catalog) -> Iterator[Finding]:
 
 
 def _check_unknown(catalog: Catalog) -> Iterator[Finding]:
-    """Look for shards that the index does not know."""
+    """Look for shards and generations that the index does not know."""
+    following = generation_folder(catalog.folder, catalog.manifest.generation + 1)
+    is_newest = open_catalog(catalog.folder).digest == catalog.digest
+    if is_newest and following.exists() and not (catalog.folder / UNFINISHED).exists():
+        name = following.relative_to(catalog.folder).as_posix()
+        yield Finding(where=name, what="it is no part of the data set: the manifest is older")
     known = set(catalog.shards["path"].to_pylist())
     for generation in range(catalog.manifest.generation + 1):
         folder = generation_folder(catalog.folder, generation) / "shards"

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tfstream import storage
 from tfstream.errors import CorruptionError, DataError, UsageError
+from tfstream.format import index_files
 from tfstream.format.canonical import canonical
 from tfstream.format.schema import Schema
 
@@ -26,7 +27,9 @@ FORMAT = 0
 
 MANIFEST = "manifest.json"
 
-_GENERATIONS = "generations"
+UNFINISHED = ".tmp"
+"""Folder inside the output whose being there says that a conversion has not come to its end."""
+
 _PARENT = "parent.json"
 """In the folder of a generation, the manifest that it followed."""
 
@@ -154,18 +157,13 @@ class Catalog:
         return self._summary("vocabulary_counts")
 
     def _summary(self, name: str) -> pa.Table:
-        path = _table_path(self.folder, self.manifest.generation, name)
-        return _table(path, self.index_sha256[name])
+        path = index_files.path_of(self.folder, self.manifest.generation, name)
+        return index_files.read_table(path, self.index_sha256[name])
 
     def shard_path(self, shard: int) -> Path:
         """Where a shard lies."""
         path: str = self.shards["path"][shard].as_py()
         return self.folder / path
-
-
-def generation_folder(folder: Path, generation: int) -> Path:
-    """Where shards, provenance and index of a generation lie: those of the first in the folder."""
-    return folder / _GENERATIONS / str(generation) if generation else folder
 
 
 def shard_token(identity: str, ordinal: int) -> int:
@@ -206,10 +204,10 @@ def write_index(  # noqa: PLR0913 - one argument a table
     ).items():
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
-        storage.publish(_table_path(folder, manifest.generation, name), buffer.getvalue())
+        storage.publish(index_files.path_of(folder, manifest.generation, name), buffer.getvalue())
         written[name] = hashlib.sha256(buffer.getvalue()).hexdigest()
     if manifest.parents:
-        parent = generation_folder(folder, manifest.generation) / _PARENT
+        parent = index_files.generation_folder(folder, manifest.generation) / _PARENT
         storage.publish(parent, storage.read(folder / MANIFEST))
     digest = _digest(manifest, tables)
     document = {
@@ -254,14 +252,16 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
                 f"{folder} holds the data set {newest}, which was never {digest}; "
                 "give the folder of the latter"
             )
-        path = generation_folder(folder, ordinals[digest] + 1) / _PARENT
+        path = index_files.generation_folder(folder, ordinals[digest] + 1) / _PARENT
         newest, manifest, hashes = _parse(path)
         if newest != digest:
             raise CorruptionError(
                 f"{path} is the manifest of {newest}, expected {digest}; restore it"
             )
     tables = {
-        name: _table(_table_path(folder, manifest.generation, name), hashes[name])
+        name: index_files.read_table(
+            index_files.path_of(folder, manifest.generation, name), hashes[name]
+        )
         for name in _TABLES
     }
     try:
@@ -271,8 +271,8 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
                 "its digest differs; restore the folder or convert again"
             )
         for name in ("shards", "sources"):
-            where = _table_path(folder, manifest.generation, name)
-            _check_paths(tables[name]["path"].to_pylist(), where)
+            where = index_files.path_of(folder, manifest.generation, name)
+            index_files.check_paths(tables[name]["path"].to_pylist(), where)
         vocabulary = tables["vocabularies"]
         blocks, shards = tables["blocks"], tables["shards"]
         return Catalog(
@@ -363,32 +363,6 @@ def _parse(path: Path) -> tuple[str, Manifest, dict[str, str]]:
         parents=parents,
     )
     return document["digest"], manifest, hashes
-
-
-def _check_paths(paths: list[str], where: Path) -> None:
-    """Refuse a path that could lead out of the folder that it is relative to."""
-    for text in paths:
-        path = PurePosixPath(text)
-        if path.is_absolute() or ".." in path.parts:
-            raise DataError(f"{text!r} is not a path inside the data set. Where: {where}")
-
-
-def _table_path(folder: Path, generation: int, name: str) -> Path:
-    return generation_folder(folder, generation) / "index" / f"{name}.parquet"
-
-
-def _table(path: Path, sha256: str) -> pa.Table:
-    """A table, whose bytes are checked before anything of them is read."""
-    data = storage.read(path)
-    if hashlib.sha256(data).hexdigest() != sha256:
-        raise CorruptionError(
-            f"{path} is damaged: its SHA-256 differs; restore it or convert again"
-        )
-    try:
-        # In this thread: Arrow's own may still hold the bytes when Python ends, which aborts it.
-        return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise CorruptionError(f"{path} is damaged: {error}; restore it or convert again") from error
 
 
 def _digest(manifest: Manifest, tables: Mapping[str, pa.Table]) -> str:

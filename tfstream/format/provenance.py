@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from tfstream import storage
 from tfstream.errors import CorruptionError, UsageError
-from tfstream.format.manifest import Catalog, generation_folder
+from tfstream.format.index_files import generation_folder
+from tfstream.format.manifest import Catalog
 
 ROW_GROUP_ROWS = 1 << 20
 """Rows of a row group of the files by source."""
