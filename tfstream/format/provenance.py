@@ -92,11 +92,8 @@ def shard_provenance(catalog: Catalog, shard: int) -> tuple[NDArray[Any], NDArra
     """
     generation, first = _generation([p.shards for p in catalog.manifest.parents], shard)
     path = by_row_path(generation_folder(catalog.folder, generation), shard - first)
-    table = _read(path, None)
-    try:
-        source, row = (np.asarray(table[name].to_numpy(), np.int64) for name in _BY_ROW.names)
-    except (KeyError, ValueError, pa.ArrowException) as error:
-        raise CorruptionError(f"{path} has not the expected columns: {error}") from error
+    table = _read(path, None, _BY_ROW)
+    source, row = (np.asarray(table[name].to_numpy(), np.int64) for name in _BY_ROW.names)
     if digest_of(source, row) != catalog.shards["provenance_sha256"][shard].as_py():
         raise CorruptionError(f"{path} is not what was written for shard {shard}; convert again")
     return source + (catalog.manifest.parents[generation - 1].sources if generation else 0), row
@@ -149,7 +146,7 @@ def row_ids_of(catalog: Catalog, source: int, source_rows: NDArray[Any]) -> NDAr
     found = np.empty(len(groups), np.int64)
     for group in np.unique(groups):
         wanted = groups == group
-        ids = _read(path, int(group))["row_id"].to_numpy()
+        ids = _read(path, int(group), _BY_SOURCE)["row_id"].to_numpy()
         places = source_rows[wanted] - group * ROW_GROUP_ROWS
         if len(ids) <= places.max():
             raise _damaged(path, source)
@@ -178,12 +175,12 @@ def check_by_source(catalog: Catalog, source: int) -> None:
     path = by_source_path(generation_folder(catalog.folder, generation), source - first)
     digest = hashlib.sha256()
     try:
-        with pq.ParquetFile(path) as file:
-            for group in range(file.num_row_groups):
-                ids = file.read_row_group(group, use_threads=False)["row_id"].to_numpy()
-                digest.update(ids.astype("<i8").tobytes())
-    except (*_PARQUET_ERRORS, KeyError) as error:
+        groups = pq.read_metadata(path).num_row_groups
+    except _PARQUET_ERRORS as error:
         raise CorruptionError(f"{path} cannot be read: {error}; convert again") from error
+    for group in range(groups):
+        ids = _read(path, group, _BY_SOURCE)["row_id"].to_numpy()
+        digest.update(ids.astype("<i8").tobytes())
     if digest.hexdigest() != catalog.sources["by_source_sha256"][source].as_py():
         raise _damaged(path, source)
 
@@ -240,13 +237,21 @@ def by_source_path(folder: Path, source: int) -> Path:
     return folder / "provenance" / "by-source" / f"{source:05d}.parquet"
 
 
-def _read(path: Path, row_group: int | None) -> pa.Table:
+def _read(path: Path, row_group: int | None, schema: pa.Schema) -> pa.Table:
+    """A file, or a group of its rows, which must have these columns and no null."""
     try:
         with pq.ParquetFile(path) as file:
-            whole = row_group is None
-            return file.read(use_threads=False) if whole else file.read_row_group(row_group)
+            table = (
+                file.read(use_threads=False)
+                if row_group is None
+                else file.read_row_group(row_group, use_threads=False)
+            )
     except _PARQUET_ERRORS as error:
         raise CorruptionError(f"{path} cannot be read: {error}; convert again") from error
+    is_other = not table.schema.equals(schema)
+    if is_other or any(table[name].null_count for name in schema.names):
+        raise CorruptionError(f"{path} has other columns than were written; convert again")
+    return table
 
 
 def _chunks(pieces: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
