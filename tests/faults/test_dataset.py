@@ -220,3 +220,51 @@ def test_a_path_that_leads_out_of_the_folder_is_refused(copy: Path, path: str) -
     assert str(caught.value) == (
         f"{path!r} is not a path inside the data set. Where: {copy / 'index' / 'shards.parquet'}"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("size_bytes", 1 << 60), ("offset", 1 << 62), ("offset", -1), ("shard", 99), ("rows", 0)],
+)
+def test_an_index_whose_blocks_lie_outside_is_refused(copy: Path, name: str, value: int) -> None:
+    """A stranger's index, its hashes right, does not make room for what no shard has."""
+    catalog = tfstream.open(copy).subset.catalog
+    place = catalog.blocks.schema.get_field_index(name)
+    values = [value, *catalog.blocks[name].to_pylist()[1:]]
+    changed = pa.array(values, catalog.blocks.schema.field(name).type)
+    document = write_index(
+        copy,
+        catalog.manifest,
+        shards=catalog.shards,
+        blocks=catalog.blocks.set_column(place, name, changed),
+        groups=catalog.groups,
+        sources=catalog.sources,
+        vocabularies={name: v.to_pylist() for name, v in catalog.vocabularies.items()},
+        statistics=catalog.statistics,
+        vocabulary_counts=catalog.vocabulary_counts,
+    )
+    storage.publish(copy / MANIFEST, document)
+    with pytest.raises(DataError, match="^block [01] does not follow on the one before, or lies"):
+        tfstream.open(copy)
+
+
+def test_a_manifest_of_many_brackets_is_refused(copy: Path) -> None:
+    """Nesting that Python's parser gives up on is no traceback."""
+    (copy / MANIFEST).write_text("[" * 100_000)
+    with pytest.raises(DataError, match="^the manifest is not JSON: "):
+        tfstream.open(copy)
+
+
+def test_a_link_out_of_the_folder_is_refused(copy: Path, tmp_path: Path) -> None:
+    """A shard that is a link elsewhere is neither read nor streamed, and verify tells."""
+    shards = tfstream.open(copy)
+    path = shards.subset.catalog.shard_path(0)
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="elsewhere, outside the data set"):
+        shards.take([0])
+    with pytest.raises(DataError, match="elsewhere, outside the data set"):
+        shards.stream(batch_size=8, features=["x"]).dataset()
+    (finding,) = check_dataset(shards.subset.catalog)
+    assert "outside the data set" in finding.what
+    assert finding.shard == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,8 +14,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfstream import storage
-from tfstream.errors import CorruptionError, StorageError, TfstreamError
-from tfstream.format import provenance, reader
+from tfstream.errors import CorruptionError, DataError, StorageError, TfstreamError
+from tfstream.format import index_files, provenance, reader
 from tfstream.format.canonical import digest_of
 from tfstream.format.index_files import generation_folder
 from tfstream.format.manifest import UNFINISHED, Catalog, open_catalog
@@ -84,10 +85,12 @@ def _check_shard(catalog: Catalog, shard: int) -> Iterator[Finding]:
     path: str = catalog.shards["path"][shard].as_py()
     digest, damaged = hashlib.sha256(), 0
     try:
+        index_files.refuse_links(catalog.folder, catalog.folder / path)
         with (catalog.folder / path).open("rb") as file:
+            there = os.fstat(file.fileno()).st_size
             blocks = np.flatnonzero(catalog.block_shard == shard)
             for block in blocks.tolist():
-                framed = file.read(int(catalog.block_size[block]))
+                framed = file.read(min(int(catalog.block_size[block]), there))
                 digest.update(framed)
                 try:
                     reader.decoded(catalog, block, framed)
@@ -105,6 +108,9 @@ def _check_shard(catalog: Catalog, shard: int) -> Iterator[Finding]:
             surplus = 0
             while rest := file.read(_READ_BYTES):
                 surplus += len(rest)
+    except DataError as error:
+        yield _of_shard(catalog, shard, path, str(error))
+        return
     except OSError as error:
         yield _of_shard(catalog, shard, path, f"it cannot be read: {error.strerror or error}")
         return

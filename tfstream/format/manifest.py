@@ -273,6 +273,7 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
         for name in ("shards", "sources"):
             where = index_files.path_of(folder, manifest.generation, name)
             index_files.check_paths(tables[name]["path"].to_pylist(), where)
+        index_files.check_numbers(tables["shards"], tables["blocks"], folder)
         vocabulary = tables["vocabularies"]
         blocks, shards = tables["blocks"], tables["shards"]
         return Catalog(
@@ -316,7 +317,7 @@ def _parse(path: Path) -> tuple[str, Manifest, dict[str, str]]:
     where = f"Where: {path}"
     try:
         document = json.loads(storage.read(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"the manifest is not JSON: {error}. {where}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         found = document.get("format") if isinstance(document, dict) else document

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from tfstream.errors import CorruptionError, StorageError, UsageError
 from tfstream.format import block as blocks
-from tfstream.format import framing
+from tfstream.format import framing, index_files
 from tfstream.format.manifest import Catalog
 from tfstream.format.schema import (
     FIRST_CODE,
@@ -110,10 +111,13 @@ def read_stored(catalog: Catalog, block: int, schema: Schema, keep: NDArray[Any]
 def _checked(catalog: Catalog, block: int) -> Iterator[dict[str, list[bytes]]]:
     """The features of a block; what fails with them is told as damage."""
     path = catalog.shard_path(int(catalog.block_shard[block]))
+    index_files.refuse_links(catalog.folder, path)
     try:
         with path.open("rb") as file:
             file.seek(int(catalog.block_offset[block]))
-            framed = file.read(int(catalog.block_size[block]))
+            # The index may be a stranger's: no room for more bytes than there are.
+            there = os.fstat(file.fileno()).st_size
+            framed = file.read(min(int(catalog.block_size[block]), there))
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
     with _told(catalog, block):

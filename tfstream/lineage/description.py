@@ -89,7 +89,7 @@ def read(folder: Path) -> Description:
         )
     try:
         values: Any = json.loads(storage.read(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"the run's description is not JSON: {error}. Where: {path}") from error
     parser = _Parser(path)
     found = parser.mapping(values, "")
