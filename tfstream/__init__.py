@@ -45,6 +45,7 @@ __all__ = [
     "convert",
     "open",
     "open_run",
+    "repair",
 ]
 
 _HOMES = {
@@ -136,6 +137,36 @@ def append(
     run = importlib.import_module("tfstream.conversion.convert").append
     run(source, shards, options=options, scheduler=scheduler, progress=progress)
     return open(shards)
+
+
+def repair(
+    shards: str | os.PathLike[str],
+    *,
+    scheduler: Any = None,  # noqa: ANN401 - a name, an address or a distributed.Client
+    progress: ProgressCallback | None = None,
+) -> list[Any]:
+    """Make the damaged files of a data set again from its sources.
+
+    All sources are converted again, beside the data set, by the options that it keeps. Only if the
+    result has the data set's digest are files replaced, and only those that differ. Files that the
+    data set does not know stay.
+
+    Args:
+        shards: the folder of the data set, whose manifest and index must be whole.
+        scheduler: as for `convert`.
+        progress: as for `convert`.
+
+    Returns:
+        The findings of `verify` before, empty if there was nothing to do.
+
+    Raises:
+        UsageError: if there is no data set, or its sources were no files.
+        DataError: if a source is missing or has changed, or makes other rows; nothing is changed.
+        StorageError: if there is no space or a file cannot be written.
+    """
+    run = importlib.import_module("tfstream.conversion.repair").repair
+    found: list[Any] = run(shards, scheduler=scheduler, progress=progress)
+    return found
 
 
 def open(folder: str | os.PathLike[str], *, digest: str | None = None) -> Shards:  # noqa: A001 - `tfstream.open` reads as it is meant

@@ -243,7 +243,9 @@ def test_sources_without_rows(tmp_path: Path) -> None:
     """No data set without a row."""
     path = tmp_path / "x.parquet"
     pq.write_table(TABLE.slice(0, 0), path)
-    assert str(refused(path, tmp_path / "out", ["s"])) == f"the sources have no rows: {path}"
+    assert str(refused(path, tmp_path / "out", ["s"])) == (
+        f"the sources have no rows: {path}; give one that has"
+    )
     empty = tmp_path / "x.csv"
     empty.touch()
     assert str(refused(empty, tmp_path / "out", ["s"])) == (

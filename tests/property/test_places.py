@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from tfstream.errors import UsageError
 from tfstream.format.places import Places, windows_of
+from tfstream.format.recipe import Without
 from tfstream.format.subset import Subset
 from tfstream.order import Spec
 
@@ -27,10 +28,8 @@ def places(draw: st.DrawFn) -> tuple[Subset, Spec, Places]:
     ]
     if not any(mask.any() for mask in keep):
         keep[0][0] = True
-    subset = Subset(
-        catalog=catalog,
-        blocks=np.array([i for i, mask in enumerate(keep) if mask.any()], np.int64),
-        bitmaps={i: mask for i, mask in enumerate(keep) if mask.any() and not mask.all()},
+    subset = Subset.whole(catalog).without(
+        Without.of([(i, i + 1) for i in np.flatnonzero(~np.concatenate(keep)).tolist()])
     )
     shuffle = draw(st.sampled_from(["global", "none"]))
     stretches = draw(st.integers(1, 3)) if shuffle == "global" else 1

@@ -209,7 +209,7 @@ def test_verify_accounts_for_each_row(tmp_path: Path) -> None:
     assert list(check.check_dataset(catalog)) == []
     pq.write_table(pq.read_table(kept).slice(1), kept)
     assert [str(finding) for finding in check.check_dataset(catalog)] == [
-        "quarantine/00000.parquet: it accounts for 1 rows, expected 2"
+        "quarantine/00000.parquet: it does not account for the 2 rows"
     ]
     kept.unlink()
     (finding,) = check.check_dataset(catalog)

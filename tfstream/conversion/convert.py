@@ -280,13 +280,13 @@ class _Assembly:
         )
         records = [record for batch in written for record in batch.shards]
         own = self._runs_by_source()
-        stages.run(
+        provenance = stages.run(
             "write provenance",
             write_by_source,
             [(work.draft, i, rows, own[i]) for i, rows in enumerate(self.survey.rows)],
             rows=self.survey.rows,
         )
-        quarantined = [0] * len(self.sources.files)
+        quarantined = [(0, "")] * len(self.sources.files)
         if any(partition.lenient for partition in self.survey.partitions):
             partitions = enumerate(self.survey.partitions_by_source())
             gathered = stages.run(
@@ -295,14 +295,20 @@ class _Assembly:
                 [(work.runs, numbers, work.draft, i) for i, numbers in partitions],
                 rows=self.survey.rows,
             )
-            quarantined = [rows for rows, _ in gathered]
+            quarantined = [(rows, digest) for rows, digest, _ in gathered]
         refuse_changed(self.sources)
         work.move_in()
         tables = {
             "shards": index.shards(self.manifest, self.plans, paths, records),
             "blocks": index.blocks(records),
             "groups": index.groups(self.placement, self.plans),
-            "sources": index.sources(self.sources, self.survey, self.hashes, quarantined),
+            "sources": index.sources(
+                self.sources,
+                self.survey,
+                self.hashes,
+                [digest for _, digest in provenance],
+                quarantined,
+            ),
             "statistics": noted(batch.statistics for batch in written),
             "vocabulary_counts": noted(batch.vocabulary_counts for batch in written),
         }

@@ -15,11 +15,11 @@ import pyarrow.dataset as ds
 
 from tfstream import storage
 from tfstream.conversion import dataset_source, frame_source, sources
-from tfstream.conversion.lock import UNFINISHED
 from tfstream.conversion.reading import Source
 from tfstream.conversion.sources import Sources
 from tfstream.conversion.workspace import PARTITIONS
 from tfstream.errors import StorageError
+from tfstream.format.manifest import UNFINISHED
 
 if TYPE_CHECKING:
     import dask.dataframe as dd

@@ -20,9 +20,7 @@ from typing import IO
 
 from tfstream import storage
 from tfstream.errors import ResumeError, StorageError
-
-UNFINISHED = ".tmp"
-"""Folder inside the output whose being there says that a conversion has not come to its end."""
+from tfstream.format.manifest import UNFINISHED
 
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK)
 _log = logging.getLogger(__name__)

@@ -24,12 +24,12 @@ from pathlib import Path
 from typing import Any
 
 from tfstream import storage
-from tfstream.conversion.lock import UNFINISHED
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.sources import Sources
 from tfstream.conversion.survey import Survey
 from tfstream.errors import DataError, ResumeError, StorageError, UsageError
-from tfstream.format.manifest import FORMAT, MANIFEST, Parent, generation_folder
+from tfstream.format.index_files import generation_folder
+from tfstream.format.manifest import FORMAT, MANIFEST, UNFINISHED, Parent
 
 SOURCES, PARTITIONS = "sources", "partitions"
 """Folders for what is known of the sources before there is a purpose."""

@@ -316,15 +316,9 @@ def _bitmaps(subset: Subset) -> tuple[Tensor, Tensor] | None:
 
     The last line, for the blocks that are kept whole, has all bits set.
     """
-    if not subset.bitmaps:
+    if not len(subset.lines):
         return None
-    partly = sorted(subset.bitmaps)
-    longest = int(subset.catalog.block_rows[subset.blocks].max())
-    lines = np.zeros((len(partly) + 1, -(-longest // 8)), np.uint8)
-    for i, ordinal in enumerate(partly):
-        packed = np.packbits(subset.bitmaps[ordinal], bitorder="little")
-        lines[i, : len(packed)] = packed
-    lines[-1] = 255
-    line = np.full(len(subset.blocks), len(partly), np.int32)
-    line[np.searchsorted(subset.blocks, partly)] = np.arange(len(partly))
-    return tf.constant(line), tf.constant(lines)
+    full = np.full((1, subset.lines.shape[1]), 255, np.uint8)
+    lines = np.concatenate([subset.lines, full])
+    line = np.where(subset.line < 0, len(subset.lines), subset.line)
+    return tf.constant(line, tf.int32), tf.constant(lines)

@@ -40,6 +40,10 @@ def keras_inputs(
                 f"{feature.name!r} is text with too many values for codes; leave it out of the "
                 "features or build its layers by hand"
             )
+    # One pass over the rows that must be read; what follows takes its columns from there.
+    kept_statistics.describe(
+        subset, [f.column.name for f in features if not (f.column.shape or _is_bool(f))]
+    )
     if packed:
         stops = np.cumsum([feature.column.slots for feature in features]).tolist()
         whole = keras.Input((stops[-1],), dtype="float32", name="features")

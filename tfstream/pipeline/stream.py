@@ -16,6 +16,7 @@ import numpy as np
 
 from tfstream.errors import CorruptionError, StorageError, UsageError
 from tfstream.format import expressions
+from tfstream.format.index_files import refuse_links
 from tfstream.format.places import Places
 from tfstream.format.subset import Subset
 from tfstream.order import Spec
@@ -209,6 +210,7 @@ class Stream:
         sizes = catalog.shards["size_bytes"].to_numpy()
         for shard in np.unique(catalog.block_shard[self.subset.blocks]):
             path = catalog.shard_path(int(shard))
+            refuse_links(catalog.folder, path)
             try:
                 found = path.stat().st_size
             except OSError as error:
