@@ -14,7 +14,7 @@ import tfstream
 
 HOME = Path(tfstream.__file__).parent
 MODULES = sorted(HOME.rglob("*.py"))
-GROUND = {"errors", "storage", "order", "fingerprint", "format"}
+GROUND = {"arrays", "entries", "errors", "fingerprint", "format", "order", "spec", "storage"}
 ROOMS = {"conversion", "pipeline", "lineage"}
 ROOF = {"arguments", "cells", "cli", "demo", "display", "evidence", "questions", "screen"}
 MAX_LINES = 400

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from tfstream.errors import DataError, TfstreamError, UsageError
 from tfstream.format import recipe
 from tfstream.format.recipe import Step
 from tfstream.format.subset import Subset
-from tfstream.order import Spec
+from tfstream.spec import CHOICES, Spec
 
 FORMAT = 0
 
@@ -172,22 +172,46 @@ class _Parser:
             weight=optional("weight"),
         )
 
+    def value(self, value: object, field: str, type_: object) -> Any:  # noqa: ANN401 - a field's
+        """A field of a spec, by its annotation: lists are tuples."""
+        if type_ == "int":
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise self.error(field, "an integer", value)
+            return value
+        if type_ == "float":
+            if not isinstance(value, (int, float)) or isinstance(value, bool):
+                raise self.error(field, "a number", value)
+            return float(value)
+        text = str(type_)
+        if not text.startswith("tuple["):
+            return self.text(value, field)
+        if not isinstance(value, list):
+            raise self.error(field, "a list", value)
+        inner = text.removeprefix("tuple[").removesuffix("]")
+        if inner.endswith(", ..."):
+            types = [inner.removesuffix(", ...")] * len(value)
+        elif len(types := inner.split(", ")) != len(value):
+            raise self.error(field, f"{len(types)} values", value)
+        return tuple(
+            self.value(item, f"{field}[{i}]", kind)
+            for i, (item, kind) in enumerate(zip(value, types, strict=True))
+        )
+
     def spec(self, value: object, field: str) -> Spec:
         found = self.mapping(value, field)
-        known = {item.name: item.type for item in fields(Spec)}
-        for name, type_ in known.items():
-            number = found.get(name)
-            if type_ == "int" and (not isinstance(number, int) or isinstance(number, bool)):
-                raise self.error(f"{field}.{name}", "an integer", number)
-            if type_ != "int":
-                self.text(number, f"{field}.{name}")
-        for name, choices in {"remainder": ("keep", "drop"), "shuffle": ("global", "none")}.items():
-            if found[name] not in choices:
-                raise self.error(f"{field}.{name}", " or ".join(map(repr, choices)), found[name])
+        known = {item.name: item for item in fields(Spec)}
         if unknown := sorted(set(found) - set(known)):
             raise self.error(field, f"only {', '.join(known)}", ", ".join(unknown))
+        values = {
+            name: self.value(found.get(name), f"{field}.{name}", item.type)
+            for name, item in known.items()
+            if name in found or item.default is MISSING
+        }
+        for name, choices in CHOICES.items():
+            if name in values and values[name] not in choices:
+                raise self.error(f"{field}.{name}", " or ".join(map(repr, choices)), values[name])
         try:
-            return Spec(**found)
+            return Spec(**values)
         except TfstreamError as error:
             raise DataError(f"{error}. Where: {self.path}: {field}") from error
 

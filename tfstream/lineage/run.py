@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tfstream import storage
+from tfstream import order, storage
 from tfstream.errors import UsageError
 from tfstream.format import provenance
 from tfstream.format.check import Finding
@@ -31,6 +31,7 @@ from tfstream.lineage import (
 )
 from tfstream.lineage.description import Description
 from tfstream.lineage.difference import Difference
+from tfstream.order import NUMPY
 
 STEPS = pa.schema(
     [
@@ -245,24 +246,21 @@ class Run:
         steps_per_epoch = self.description.training.spec.steps_per_epoch
         logged = self.steps
         attempts, steps = logged["attempt"].to_numpy(), logged["step"].to_numpy()
-        tables = []
+        by_step = np.argsort(steps, kind="stable")
+        sorted_steps = steps[by_step]
+        found: list[tuple[np.ndarray, ...]] = [(np.empty(0, np.int64),) * 4]
         for epoch in np.unique(logged["epoch"].to_numpy()):
-            found = self.places.steps_of(int(epoch), ids)
-            for row_id, step_in_epoch in zip(ids, found, strict=True):
-                if step_in_epoch < 0:
-                    continue
-                step = epoch * steps_per_epoch + step_in_epoch
-                tables += [
-                    {
-                        "attempt": int(attempt),
-                        "step": int(step),
-                        "epoch": int(epoch),
-                        "row_id": int(row_id),
-                    }
-                    for attempt in attempts[steps == step]
-                ]
-        tables.sort(key=lambda line: (line["row_id"], line["attempt"], line["step"]))
-        return pa.Table.from_pylist(tables, schema=STEPS_OF)
+            which, in_epoch = self.places.steps_of(int(epoch), ids)
+            step = epoch * steps_per_epoch + in_epoch
+            low, high = (np.searchsorted(sorted_steps, step, side) for side in ("left", "right"))
+            lines = np.repeat(np.arange(len(step)), high - low)
+            turn = np.arange(len(lines)) - np.repeat(np.cumsum(high - low) - high + low, high - low)
+            attempt = attempts[by_step[low[lines] + turn]]
+            found.append((ids[which[lines]], attempt, step[lines], np.full(len(lines), epoch)))
+        columns = [np.concatenate(column) for column in zip(*found, strict=True)]
+        # A step that has a row twice is one line.
+        row_id, attempt, step, in_epochs = np.unique(np.stack(columns), axis=1)
+        return pa.table([attempt, step, in_epochs, row_id], schema=STEPS_OF)
 
     def coverage(self) -> pa.Table:
         """How often the weights have seen the rows of each group.
@@ -364,14 +362,13 @@ class Run:
             return STEPS.empty_table()
         step = np.concatenate([np.arange(piece.first_step, piece.stop) for piece in pieces])
         epoch, in_epoch = np.divmod(step, spec.steps_per_epoch)
-        is_full = in_epoch < spec.full_steps
         columns = [
             np.full(len(step), number),
             step,
             epoch,
             in_epoch,
-            np.where(is_full, spec.batch_size, spec.tail_rows),
-            np.where(is_full, in_epoch // spec.window_steps, spec.full_windows),
+            order.rows_of_steps(spec, epoch, in_epoch),
+            order.window_with(NUMPY, spec, in_epoch),
             np.concatenate([piece.row_fingerprints for piece in pieces]),
             np.concatenate([piece.label_fingerprints for piece in pieces]),
         ]

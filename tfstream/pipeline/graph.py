@@ -57,7 +57,9 @@ class _Place:
 class Plan:
     """A subset as tensors that the graph captures, its order, and what a batch is made of."""
 
-    def __init__(self, subset: Subset, spec: Spec, elements: Elements) -> None:
+    def __init__(
+        self, subset: Subset, spec: Spec, elements: Elements, layout: order.Layout | None
+    ) -> None:
         """Take over what the graph needs of the manifest."""
         catalog, blocks = subset.catalog, subset.blocks
         self.subset, self.spec, self.elements = subset, spec, elements
@@ -72,6 +74,7 @@ class Plan:
             [str(catalog.folder / path) for path in catalog.shards["path"].to_pylist()]
         )
         self.bitmaps = _bitmaps(subset)
+        self.layout = None if layout is None else layout.mapped(tf.constant)
 
 
 def batches(plan: Plan, control: Control, *, parallelism: int) -> tf.data.Dataset:
@@ -121,13 +124,13 @@ def _windows(
     def windows_of(
         epoch: Tensor, start: Tensor, generation: Tensor, tap: Tensor
     ) -> tf.data.Dataset:
-        sequence = order.epoch_of(TENSORFLOW, spec, plan.kept, epoch)
-        first = tf.where(start < spec.full_steps, start // spec.window_steps, spec.full_windows)
+        sequence = order.epoch_of(TENSORFLOW, spec, plan.kept, epoch, layout=plan.layout)
+        first = order.window_with(TENSORFLOW, spec, start)
         return tf.data.Dataset.range(first, spec.windows_per_epoch).map(
             _as_is(
                 lambda window: (
                     *(epoch, window, start, generation, tap),
-                    *(sequence.blocks, sequence.ends),
+                    *sequence.arrays,
                 )
             )
         )
@@ -144,8 +147,10 @@ def _windows(
 def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: bool) -> Any:  # noqa: ANN401
     """The batches of a window; with fingerprints, (batches, entry of the queue, tap)."""
     spec = plan.spec
-    found = order.window_of(TENSORFLOW, spec, sequence, place.epoch, place.window)
-    first = tf.minimum(place.window * spec.window_steps, spec.full_steps)
+    found = order.window_of(
+        TENSORFLOW, spec, sequence, place.epoch, place.window, layout=plan.layout
+    )
+    first = order.first_step_of(TENSORFLOW, spec, place.window)
     skipped = tf.maximum(place.start - first, 0)
     picks = found.picks[skipped:]
     records, headers = _read(plan, found.blocks)
@@ -157,7 +162,7 @@ def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: 
         mask &= _bits(tf.gather(lines, tf.gather(line, found.blocks)), longest)
     table = tf.where(tf.reshape(mask, [-1]))[:, 0]
     places = tf.gather(table, picks)
-    places.set_shape([None, None if spec.tail_rows else spec.batch_size])
+    places.set_shape([None, None if spec.tail_steps else spec.batch_size])
     columns = WindowColumns(
         schema=plan.subset.catalog.schema,
         records=records,

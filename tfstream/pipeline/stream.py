@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from tfstream.entries import Layout
 from tfstream.errors import CorruptionError, StorageError, UsageError
-from tfstream.format import expressions
+from tfstream.format import expressions, quality
 from tfstream.format.index_files import refuse_links
+from tfstream.format.layout import layout_of, rows_of
 from tfstream.format.places import Places
 from tfstream.format.subset import Subset
-from tfstream.order import Spec
 from tfstream.pipeline import features as featuring
 from tfstream.pipeline import label as labelling
 from tfstream.pipeline.features import NullPolicy
+from tfstream.spec import Spec
 
 if TYPE_CHECKING:
     import keras
@@ -30,15 +32,17 @@ if TYPE_CHECKING:
 
     from tfstream.pipeline.control import Control
 
-_WINDOW_ROWS = 1 << 19
+_WINDOW_ROWS = 1 << 20
+"""Quality 1.22 at batches of 1,024, where groups are longer than blocks of 512 rows."""
 _WINDOW_BYTES = 256 << 20
 _ORDERED_WINDOW_ROWS = 1 << 16
-"""Without a shuffle nothing is gained by more, but the first batch waits for it."""
+"""Where no rows are permuted nothing is gained by more, but the first batch waits for it."""
 _STRETCHES = 8
 _PARALLELISM = 4
 """Windows that are made at the same time by default, at most: each is in memory."""
 
-_Shuffle = Literal["global", "none"]
+_Shuffle = Literal["global", "shards", "none"]
+_Batches = Literal["mixed", "group"]
 _Remainder = Literal["keep", "drop"]
 _NullLabel = Literal["error", "drop"]
 
@@ -50,9 +54,19 @@ class StreamOptions:
     packed: bool = False
     """Whether the features are one tensor (batch, k) float32 instead of a dict by column."""
     shuffle: _Shuffle = "global"
-    """"none": in the order of the data set."""
+    """"global": blocks are permuted, and rows in windows. "shards": shards are, and the blocks of a
+    shard are read one after the other, for storage that is slow at random; as many shards are open
+    as there are stretches. "none": in the order of the data set."""
+    batches: _Batches = "mixed"
+    """"group": all rows of a batch are of one group. The last rows of each group are a shorter
+    batch at the end of the epoch, or dropped, by `remainder`."""
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """How often an epoch has the rows of a group that fulfils a condition over keys, the first one
+    that it fulfils; else once. 2.4: twice, and 0.4 of the rows once more, others each epoch."""
     window_rows: int | None = None
-    """Rows that are permuted together; by default 2^19, or what takes 256 MiB if that is less."""
+    """Rows that are permuted together; by default 2^20, or what takes 256 MiB if that is less."""
+    window_bytes: int | None = None
+    """The same in bytes as they are stored, in place of `window_rows`."""
     stretches: int | None = None
     """Equal parts of the epoch that are open at the same time; divides the batch size. By default
     the greatest common divisor of 8 and the batch size."""
@@ -73,16 +87,25 @@ class StreamOptions:
         Raises:
             UsageError: with the name of the option.
         """
-        choices = {"shuffle": _Shuffle, "remainder": _Remainder, "null_label": _NullLabel}
+        choices = {
+            "shuffle": _Shuffle,
+            "batches": _Batches,
+            "remainder": _Remainder,
+            "null_label": _NullLabel,
+        }
         for name, allowed in choices.items():
             if (value := getattr(self, name)) not in get_args(allowed):
                 raise UsageError(f"{name} must be one of {get_args(allowed)}, got {value!r}")
-        for name in ("window_rows", "stretches", "parallelism", "prefetch"):
+        for name in ("window_rows", "window_bytes", "stretches", "parallelism", "prefetch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, got {value}")
+        if self.window_rows is not None and self.window_bytes is not None:
+            raise UsageError("give window_rows or window_bytes, not both")
         if self.shuffle == "none" and self.stretches not in (None, 1):
             raise UsageError('shuffle="none" keeps one order, so stretches must be 1; leave it out')
+        if self.batches == "group" and self.stretches not in (None, 1):
+            raise UsageError('batches="group" has no stretches; leave them out')
 
 
 class Stream:
@@ -116,7 +139,14 @@ class Stream:
         if weight is not None:
             labelling.check_weights(subset, weight)
         self.subset = subset
-        self.spec = _spec(subset, batch_size, seed, options)
+        self.layout = layout_of(
+            subset,
+            shuffle=options.shuffle,
+            batches=options.batches,
+            weights=tuple(options.weights.items()),
+            cut=(batch_size, options.remainder),
+        )
+        self.spec = _spec(subset, self.layout, batch_size, seed, options)
 
     @property
     def steps_per_epoch(self) -> int:
@@ -136,6 +166,16 @@ class Stream:
             UsageError: if the epoch has no such step.
         """
         return self._places.rows_of(epoch, step)
+
+    def shuffle_quality(self, epoch: int = 0) -> float:
+        """How well batches mix the groups; 1 is as good as uniform draws, more is worse.
+
+        The standard deviation over an epoch's batches of the batch mean of a group effect, divided
+        by the same under uniform draws of a batch from the epoch's rows. It is the expectation over
+        random effects and over the permutations inside the windows; the blocks are permuted as they
+        are in this epoch. Shorter batches at the end do not count. Nothing is read.
+        """
+        return quality.quality_of(self.subset, self.spec, self.layout, epoch)
 
     @cached_property
     def control(self) -> Control:
@@ -174,7 +214,7 @@ class Stream:
         )
         cores = os.cpu_count() or 2
         parallelism = self.options.parallelism or max(2, min(cores, _PARALLELISM))
-        plan = graph.Plan(self.subset, self.spec, elements)
+        plan = graph.Plan(self.subset, self.spec, elements, self.layout)
         if epochs is None:
             made = graph.batches(plan, self.control, parallelism=parallelism)
             control, passes = self.control, 1
@@ -225,24 +265,30 @@ class Stream:
                 )
 
 
-def _spec(subset: Subset, batch_size: int, seed: int, options: StreamOptions) -> Spec:
+def _spec(
+    subset: Subset, layout: Layout | None, batch_size: int, seed: int, options: StreamOptions
+) -> Spec:
     """The order, with its defaults filled in."""
-    global_ = options.shuffle == "global"
-    stretches = options.stretches or (math.gcd(_STRETCHES, batch_size) if global_ else 1)
+    rows = subset.rows if layout is None else rows_of(layout)
+    is_one = options.shuffle == "none" or options.batches == "group"
+    full, tails = rows // batch_size, ()
+    if layout is not None and layout.sizes is not None:
+        full = int((layout.sizes == batch_size).sum())
+        tails = tuple(layout.sizes[full:].tolist())
     return Spec(
         subset=subset.digest,
-        rows=subset.rows,
+        rows=rows,
         blocks=len(subset.blocks),
         batch_size=batch_size,
         remainder=options.remainder,
         shuffle=options.shuffle,
-        window_steps=window_steps(
-            subset.rows // batch_size,
-            batch_size,
-            options.window_rows or _window_rows(subset, options),
-        ),
-        stretches=stretches,
+        window_steps=window_steps(full, batch_size, _window_rows(subset, options, is_one)),
+        stretches=options.stretches or (1 if is_one else math.gcd(_STRETCHES, batch_size)),
         seed=seed,
+        batches=options.batches,
+        weights=tuple((text, float(weight)) for text, weight in options.weights.items()),
+        full_batches=full if options.batches == "group" else 0,
+        tails=tails,
     )
 
 
@@ -252,12 +298,16 @@ def window_steps(full_steps: int, batch_size: int, rows: int) -> int:
     return math.ceil(full_steps / math.ceil(full_steps / most)) if full_steps else 1
 
 
-def _window_rows(subset: Subset, options: StreamOptions) -> int:
-    """Rows of a window by default: what its blocks take in memory is bounded."""
+def _window_rows(subset: Subset, options: StreamOptions, is_one: bool) -> int:  # noqa: FBT001 - of _spec
+    """Rows of a window, by default so that what its blocks take in memory is bounded."""
+    if options.window_rows:
+        return options.window_rows
     catalog = subset.catalog
     read = int(catalog.block_rows[subset.blocks].sum())
     if not read:
         return 1
     row_bytes = max(1, int(catalog.block_size[subset.blocks].sum()) // read)
-    most = _WINDOW_ROWS if options.shuffle == "global" else _ORDERED_WINDOW_ROWS
+    if options.window_bytes:
+        return options.window_bytes // row_bytes * subset.rows // read
+    most = _ORDERED_WINDOW_ROWS if is_one else _WINDOW_ROWS
     return min(most, _WINDOW_BYTES // row_bytes) * subset.rows // read
