@@ -235,7 +235,7 @@ class Loop:
                 return f"exit code {code}"
             killed += code != 0
         self.kills += killed
-        if killed != len(case.kills):
+        if killed != len(case.kills) and not case.skips:
             return f"killed {killed} times"
         found, expected = dict(np.load(place / "result.npz")), self.expected(case)
         for name, value in sorted(expected.items()):  # variables first

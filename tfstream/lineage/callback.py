@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 import time
 from importlib import metadata
 from pathlib import Path
@@ -66,6 +67,7 @@ class LineageCallback(StreamCallback):
         self._windows: set[tuple[int, int]] = set()
         self._has_begun = False
         self._written, self._next_flush, self._next_flush_s = 0, 0, 0.0
+        self._thread = threading.get_ident()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Begin an attempt.
@@ -78,6 +80,7 @@ class LineageCallback(StreamCallback):
         self._check_folder()
         self._entries, self._windows = [], set()
         self._has_begun = False
+        self._thread = threading.get_ident()
         self._stream.control.listen()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -89,8 +92,13 @@ class LineageCallback(StreamCallback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Write if it is time to."""
         super().on_train_batch_begin(batch, logs)
-        if self._position.consumed >= self._next_flush or time.monotonic() >= self._next_flush_s:
-            self.settle()
+        self._settle_in_time()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Write if it is time to and Keras calls this in step, as it does beside its backups."""
+        super().on_train_batch_end(batch, logs)
+        if threading.get_ident() == self._thread:
+            self._settle_in_time()
 
     def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Take entries off the queue, lest a validation on the same stream waits for room there."""
@@ -142,6 +150,10 @@ class LineageCallback(StreamCallback):
         self._has_begun = True
         self._written = attempt.first_step
         self._schedule()
+
+    def _settle_in_time(self) -> None:
+        if self._position.consumed >= self._next_flush or time.monotonic() >= self._next_flush_s:
+            self.settle()
 
     def _schedule(self) -> None:
         self._next_flush = self._written + self._flush_steps
