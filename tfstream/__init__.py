@@ -2,7 +2,8 @@
 
 The floors, from the ground up:
 
-- `errors`, `storage`, `arrays`, `spec`, `entries`, `order`, `fingerprint`: what every room may use.
+- `errors`, `storage`, `arrays`, `spec`, `entries`, `order`, `fingerprint`, `cursor`, `skips`: what
+  every room may use.
 - `format`: what lies on disk. No TensorFlow, no Dask.
 - `conversion`: sources → shards, by Dask. No TensorFlow.
 - `pipeline`: shards → tf.data.Dataset. No Dask.
@@ -25,15 +26,19 @@ if TYPE_CHECKING:
     from tfstream.conversion.gathering import SourceArgument
     from tfstream.conversion.options import ConvertOptions
     from tfstream.conversion.progress import Progress, ProgressCallback
+    from tfstream.cursor import Cursor
     from tfstream.lineage.callback import LineageCallback
     from tfstream.lineage.run import Run, open_run
+    from tfstream.pipeline.checkpoint import CheckpointCallback
     from tfstream.pipeline.shards import Shards
     from tfstream.pipeline.stream import Stream, StreamOptions
 
     __version__: str
 
 __all__ = [
+    "CheckpointCallback",
     "ConvertOptions",
+    "Cursor",
     "LineageCallback",
     "Progress",
     "Run",
@@ -49,7 +54,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "CheckpointCallback": "tfstream.pipeline.checkpoint",
     "ConvertOptions": "tfstream.conversion.options",
+    "Cursor": "tfstream.cursor",
     "LineageCallback": "tfstream.lineage.callback",
     "Progress": "tfstream.conversion.progress",
     "Run": "tfstream.lineage.run",

@@ -10,7 +10,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from tfstream import storage
@@ -19,27 +18,25 @@ from tfstream.lineage import description, log, tally
 from tfstream.lineage.description import Description, Feed
 from tfstream.lineage.run import attempts_in, log_path
 from tfstream.pipeline.control import Entry
+from tfstream.pipeline.position import StreamCallback
 from tfstream.pipeline.stream import Stream
 
 _FLUSH_S = 5.0
 """Seconds after which what was consumed is written, so that a crash loses no more."""
 
 
-class LineageCallback(keras.callbacks.Callback):  # type: ignore[misc]
+class LineageCallback(StreamCallback):
     """Writes down which rows each step of `fit` consumed, a few bytes a step, for `open_run`.
 
     Pass it to `model.fit` together with the stream's own dataset, as the first callback of the
-    list: an exception in one before it would leave the step at hand out of the log. Each `fit` is
-    an attempt with a log of its own. A dataset made from `stream.dataset()` by repeat, take or skip
+    list: an exception in one before it would leave the step at hand out of the log. Keras'
+    `BackupAndRestore` alone belongs before it, so that it sees what was restored. Each `fit` is an
+    attempt with a log of its own. A dataset made from `stream.dataset()` by repeat, take or skip
     has other steps than the stream's and is refused as soon as that shows.
 
     What was consumed is written at least every `flush_steps` steps, every five seconds and at the
     end of an epoch; after an exception in `fit` call `close`, or the steps since then are missing.
     """
-
-    async_safe = True
-    """Keras may call `on_train_batch_end` from other threads, in any order; if this were False it
-    would wait for the loss of every step."""
 
     def __init__(
         self,
@@ -60,20 +57,17 @@ class LineageCallback(keras.callbacks.Callback):  # type: ignore[misc]
         Raises:
             UsageError: if `flush_steps` is less than 1.
         """
-        super().__init__()
+        super().__init__(stream)
         if flush_steps < 1:
             raise UsageError(f"flush_steps must be at least 1, got {flush_steps}")
         self._folder = storage.local_path(folder)
-        self._stream, self._validation, self._flush_steps = stream, validation, flush_steps
-        self._steps_per_epoch = stream.spec.steps_per_epoch
-        self._lock = threading.Lock()
+        self._validation, self._flush_steps = validation, flush_steps
         self._writer: log.Writer | None = None
         self._entries: list[Entry] = []
         self._windows: set[tuple[int, int]] = set()
         self._has_begun = False
-        self._start = self._batches = self._written = 0
-        self._boundary, self._group = self._steps_per_epoch, 1
-        self._next_flush, self._next_flush_s = 0, 0.0
+        self._written, self._next_flush, self._next_flush_s = 0, 0, 0.0
+        self._thread = threading.get_ident()
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Begin an attempt.
@@ -82,42 +76,29 @@ class LineageCallback(keras.callbacks.Callback):  # type: ignore[misc]
             ResumeError: if the folder holds something else, or a run with other streams.
             StorageError: if it cannot be written.
         """
-        del logs
-        self.close()
+        super().on_train_begin(logs)
         self._check_folder()
         self._entries, self._windows = [], set()
         self._has_begun = False
-        self._stream.control.begin(0)
+        self._thread = threading.get_ident()
+        self._stream.control.listen()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Let the next iterator start where training stands."""
-        del logs
+        """Open the log, where training stands."""
+        super().on_epoch_begin(epoch, logs)
         if not self._has_begun:
-            self._begin(epoch)
-        with self._lock:
-            self._start, self._batches = self._consumed(), 0
-        self._boundary = tally.epoch_end(self._start, self._steps_per_epoch)
-        self._group = int(self.model.steps_per_execution)
-        self._stream.control.move(self._start)
+            self._begin()
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Count the steps before this one, and write if it is time to."""
-        del logs
-        self._count(batch)
-        asked = self._start + batch
-        # An iterator reads its start at its first batch, so never before this one. Under a strategy
-        # Keras makes and starts the next one as soon as the last group of an epoch is done.
-        if batch and asked + self._group >= self._boundary > asked:
-            self._stream.control.move(self._boundary)
-        if asked >= self._next_flush or time.monotonic() >= self._next_flush_s:
-            self._flush()
+        """Write if it is time to."""
+        super().on_train_batch_begin(batch, logs)
+        self._settle_in_time()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Count the steps up to this one."""
-        del logs
-        self._count(batch + 1)
-        if batch < self._group and self._start + batch + 1 >= self._boundary:
-            self._stream.control.move(self._boundary)
+        """Write if it is time to and Keras calls this in step, as it does beside its backups."""
+        super().on_train_batch_end(batch, logs)
+        if threading.get_ident() == self._thread:
+            self._settle_in_time()
 
     def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Take entries off the queue, lest a validation on the same stream waits for room there."""
@@ -127,57 +108,56 @@ class LineageCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write down what is left of the epoch."""
-        del epoch, logs
-        self._flush()
+        self.settle()
+        super().on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         """End the attempt."""
         del logs
         if self._writer is not None:
-            self._flush()
+            self.settle()
             self._writer.end(self._written)
         self.close()
 
     def close(self) -> None:
         """Write down what was consumed, close the log; needed only after an exception in `fit`."""
         writer, self._writer = self._writer, None
-        if writer is None:
-            return
         try:
-            self._write(writer)
+            if writer is not None:
+                self._write(writer)
         finally:
-            self._stream.control.end()
+            self._stream.control.mute()
+            super().close()
 
-    def _begin(self, epoch: int) -> None:
-        """Open the log; `epoch` is Keras', which need not be 0."""
-        first_step = epoch * int(self.params.get("steps") or self._steps_per_epoch)
+    def settle(self) -> None:
+        """Write down what was consumed."""
+        if self._writer is not None:
+            self._write(self._writer)
+            self._schedule()
+
+    def _begin(self) -> None:
+        """Open the log."""
         run = self._describe()
         number = max(attempts_in(self._folder), default=-1) + 1
         attempt = log.Attempt(
-            number=number, first_step=first_step, run=run.digest, versions=_versions()
+            number=number,
+            first_step=self._position.consumed,
+            run=run.digest,
+            versions=_versions(),
+            skips=self._stream.skips,
         )
         self._writer = log.Writer(log_path(self._folder, number), attempt)
         self._has_begun = True
-        with self._lock:
-            self._start, self._batches = first_step, 0
-        self._written = first_step
+        self._written = attempt.first_step
         self._schedule()
 
-    def _count(self, batches: int) -> None:
-        with self._lock:
-            self._batches = max(self._batches, batches)
-
-    def _consumed(self) -> int:
-        return tally.consumed(self._start, self._batches, self._steps_per_epoch)
+    def _settle_in_time(self) -> None:
+        if self._position.consumed >= self._next_flush or time.monotonic() >= self._next_flush_s:
+            self.settle()
 
     def _schedule(self) -> None:
         self._next_flush = self._written + self._flush_steps
         self._next_flush_s = time.monotonic() + _FLUSH_S
-
-    def _flush(self) -> None:
-        if self._writer is not None:
-            self._write(self._writer)
-            self._schedule()
 
     def _pop(self) -> None:
         while (entry := self._stream.control.pop()) is not None:
@@ -185,13 +165,13 @@ class LineageCallback(keras.callbacks.Callback):  # type: ignore[misc]
 
     def _write(self, writer: log.Writer) -> None:
         self._pop()
-        with self._lock:
-            stop = self._consumed()
+        stop = self._position.consumed
         pieces = tally.match(self._entries, self._written, stop)
         writer.append(pieces, self._new_windows(stop))
-        missing = stop - self._written - sum(piece.stop - piece.first_step for piece in pieces)
         first, self._written = self._written, stop
-        self._entries = [e for e in self._entries if e.first_step + len(e.row_fingerprints) > stop]
+        missing = stop - first - self._stream.skips.count(first, stop)
+        missing -= sum(piece.stop - piece.first_step for piece in pieces)
+        self._entries = [entry for entry in self._entries if entry.steps[-1] >= stop]
         if missing:
             raise UsageError(
                 f"{missing} of the steps {first} to {stop - 1} did not come from the stream of "
@@ -205,8 +185,8 @@ class LineageCallback(keras.callbacks.Callback):  # type: ignore[misc]
         block_shard = self._stream.subset.catalog.block_shard
         for entry in self._entries:
             key = (entry.epoch, entry.window)
-            last = entry.first_step + len(entry.row_fingerprints)
-            if key not in self._windows and entry.first_step < stop and last > self._written:
+            is_new = key not in self._windows
+            if is_new and entry.steps[0] < stop and entry.steps[-1] >= self._written:
                 self._windows.add(key)
                 shards = np.unique(block_shard[entry.blocks])
                 found.append(

@@ -6,16 +6,17 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from tfstream import storage
-from tfstream.errors import DataError, TfstreamError, UsageError
+from tfstream.cursor import parse_spec
+from tfstream.errors import DataError, UsageError
 from tfstream.format import recipe
 from tfstream.format.recipe import Step
 from tfstream.format.subset import Subset
-from tfstream.spec import CHOICES, Spec
+from tfstream.spec import Spec
 
 FORMAT = 0
 
@@ -165,55 +166,12 @@ class _Parser:
             folder=self.text(found.get("folder"), f"{field}.folder"),
             relative_folder=self.text(found.get("relative_folder"), f"{field}.relative_folder"),
             recipe=self.steps(found.get("recipe"), f"{field}.recipe"),
-            spec=self.spec(found.get("spec"), f"{field}.spec"),
+            spec=parse_spec(found.get("spec"), f"{self.path}: {field}.spec"),
             spec_digest=self.text(found.get("spec_digest"), f"{field}.spec_digest"),
             features=self.texts(found.get("features"), f"{field}.features"),
             label=optional("label"),
             weight=optional("weight"),
         )
-
-    def value(self, value: object, field: str, type_: object) -> Any:  # noqa: ANN401 - a field's
-        """A field of a spec, by its annotation: lists are tuples."""
-        if type_ == "int":
-            if not isinstance(value, int) or isinstance(value, bool):
-                raise self.error(field, "an integer", value)
-            return value
-        if type_ == "float":
-            if not isinstance(value, (int, float)) or isinstance(value, bool):
-                raise self.error(field, "a number", value)
-            return float(value)
-        text = str(type_)
-        if not text.startswith("tuple["):
-            return self.text(value, field)
-        if not isinstance(value, list):
-            raise self.error(field, "a list", value)
-        inner = text.removeprefix("tuple[").removesuffix("]")
-        if inner.endswith(", ..."):
-            types = [inner.removesuffix(", ...")] * len(value)
-        elif len(types := inner.split(", ")) != len(value):
-            raise self.error(field, f"{len(types)} values", value)
-        return tuple(
-            self.value(item, f"{field}[{i}]", kind)
-            for i, (item, kind) in enumerate(zip(value, types, strict=True))
-        )
-
-    def spec(self, value: object, field: str) -> Spec:
-        found = self.mapping(value, field)
-        known = {item.name: item for item in fields(Spec)}
-        if unknown := sorted(set(found) - set(known)):
-            raise self.error(field, f"only {', '.join(known)}", ", ".join(unknown))
-        values = {
-            name: self.value(found.get(name), f"{field}.{name}", item.type)
-            for name, item in known.items()
-            if name in found or item.default is MISSING
-        }
-        for name, choices in CHOICES.items():
-            if name in values and values[name] not in choices:
-                raise self.error(f"{field}.{name}", " or ".join(map(repr, choices)), values[name])
-        try:
-            return Spec(**values)
-        except TfstreamError as error:
-            raise DataError(f"{error}. Where: {self.path}: {field}") from error
 
 
 def subset_of(feed: Feed, whole: Subset) -> Subset:

@@ -2,7 +2,8 @@
 
 A log is a file of TFRecord frames. The first byte of a record is its kind:
 
-    A   attempt: JSON with format, number of the attempt, its first step, run's digest, versions
+    A   attempt: JSON with format, number of the attempt, its first step, the steps that it leaves
+        out, run's digest, versions
     W   window: epoch and window int64, then the ordinals of its shards, uint16 or uint32
     S   steps: first step and generation int64, steps uint32, row, then label fingerprints uint64
     E   end: steps consumed int64, written when training ended by itself
@@ -14,7 +15,7 @@ import json
 import os
 import struct
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from tfstream.errors import CorruptionError, DataError, StorageError
 from tfstream.format import framing
 from tfstream.format.check import Finding
 from tfstream.lineage.tally import UINT64, Piece
+from tfstream.skips import Skips
 
 FORMAT = 0
 
@@ -48,6 +50,8 @@ class Attempt:
     """Digest of the run's description: the log belongs to that run and no other."""
     versions: Mapping[str, str]
     """Versions of the libraries it ran with."""
+    skips: Skips = field(default_factory=Skips)
+    """Steps of the run that it leaves out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +94,7 @@ class Writer:
             "format": FORMAT,
             "attempt": attempt.number,
             "first_step": attempt.first_step,
+            "skip_steps": attempt.skips.ranges,
             "run": attempt.run,
             "versions": dict(attempt.versions),
         }
@@ -279,9 +284,11 @@ def _decode_attempt(record: bytes) -> Attempt:
     values: Any = json.loads(record[1:]) if record[:1] == b"A" else None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ValueError("it does not say how the attempt began")
+    skipped = (range(int(start), int(stop)) for start, stop in values.get("skip_steps", ()))
     return Attempt(
         number=int(values["attempt"]),
         first_step=int(values["first_step"]),
         run=str(values["run"]),
+        skips=Skips.of(skipped),
         versions={str(name): str(version) for name, version in values["versions"].items()},
     )

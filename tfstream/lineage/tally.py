@@ -1,8 +1,8 @@
-"""The arithmetic of the callback: which steps were consumed, and which entry speaks for each."""
+"""The arithmetic of the callback: which entry speaks for each consumed step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,15 +12,15 @@ UINT64 = np.dtype("<u8")
 
 
 class Entry(Protocol):
-    """What the pipeline says of some consecutive steps that one iterator produced."""
+    """What the pipeline says of some steps that one iterator produced."""
 
     @property
     def generation(self) -> int:
         """Number of the iterator; a later one has a larger number."""
 
     @property
-    def first_step(self) -> int:
-        """The first step, counted over the run."""
+    def steps(self) -> np.ndarray:
+        """(steps,) int64, ascending, counted over the run."""
 
     @property
     def row_fingerprints(self) -> np.ndarray:
@@ -48,27 +48,7 @@ class Piece:
         return self.first_step + len(self.row_fingerprints)
 
 
-def consumed(start: int, batches: int, steps_per_epoch: int) -> int:
-    """Steps of the run that are consumed once a Keras epoch has asked for some batches.
-
-    An iterator ends with the epoch of the stream, and Keras never goes on to another one within an
-    epoch of its own. With several steps an execution Keras asks for whole groups, so that it may
-    ask for more than there are.
-
-    Args:
-        start: steps consumed when the Keras epoch began.
-        batches: batches that it asked for since then.
-        steps_per_epoch: of the stream.
-    """
-    return min(start + batches, epoch_end(start, steps_per_epoch))
-
-
-def epoch_end(step: int, steps_per_epoch: int) -> int:
-    """The first step of the stream's epoch that follows the one of `step`."""
-    return (step // steps_per_epoch + 1) * steps_per_epoch
-
-
-def match(entries: Iterable[Entry], start: int, stop: int) -> list[Piece]:
+def match(entries: Sequence[Entry], start: int, stop: int) -> list[Piece]:
     """What the entries say of the steps from `start` to `stop`.
 
     Of several iterators that produced a step, the newest is the one that it was consumed from:
@@ -77,50 +57,25 @@ def match(entries: Iterable[Entry], start: int, stop: int) -> list[Piece]:
     Returns:
         Pieces in the order of their steps; none follows on another of the same generation.
     """
-    newest_first = sorted(entries, key=lambda entry: (-entry.generation, entry.first_step))
-    taken: list[Piece] = []
-    free = [(start, stop)] if start < stop else []
-    for entry in newest_first:
-        entry_stop = entry.first_step + len(entry.row_fingerprints)
-        rest = []
-        for low, high in free:
-            first, last = max(low, entry.first_step), min(high, entry_stop)
-            if first >= last:
-                rest.append((low, high))
-                continue
-            taken.append(_piece(entry, first, last))
-            rest += [(a, b) for a, b in ((low, first), (last, high)) if a < b]
-        free = rest
-        if not free:
-            break
-    return _joined(sorted(taken, key=lambda piece: piece.first_step))
-
-
-def _piece(entry: Entry, first: int, last: int) -> Piece:
-    part = slice(first - entry.first_step, last - entry.first_step)
-    return Piece(
-        first_step=first,
-        generation=entry.generation,
-        row_fingerprints=entry.row_fingerprints[part],
-        label_fingerprints=entry.label_fingerprints[part],
-    )
-
-
-def _joined(pieces: list[Piece]) -> list[Piece]:
-    """The same pieces, those that follow on each other as one."""
-    runs: list[list[Piece]] = []
-    for piece in pieces:
-        last = runs[-1][-1] if runs else None
-        if last and last.stop == piece.first_step and last.generation == piece.generation:
-            runs[-1].append(piece)
-        else:
-            runs.append([piece])
+    if not entries:
+        return []
+    steps = np.concatenate([entry.steps for entry in entries])
+    generations = np.repeat([e.generation for e in entries], [len(e.steps) for e in entries])
+    order = np.lexsort((generations, steps))
+    steps, generations = steps[order], generations[order]
+    is_newest = np.append(steps[1:] != steps[:-1], [True] * (len(steps) > 0))
+    chosen = np.flatnonzero(is_newest & (steps >= start) & (steps < stop))
+    steps, generations, order = steps[chosen], generations[chosen], order[chosen]
+    cuts = np.flatnonzero((np.diff(steps) != 1) | (np.diff(generations) != 0)) + 1
+    rows = np.concatenate([entry.row_fingerprints for entry in entries])
+    labels = np.concatenate([entry.label_fingerprints for entry in entries])
     return [
         Piece(
-            first_step=run[0].first_step,
-            generation=run[0].generation,
-            row_fingerprints=np.concatenate([piece.row_fingerprints for piece in run]),
-            label_fingerprints=np.concatenate([piece.label_fingerprints for piece in run]),
+            first_step=int(steps[part[0]]),
+            generation=int(generations[part[0]]),
+            row_fingerprints=rows[order[part]],
+            label_fingerprints=labels[order[part]],
         )
-        for run in runs
+        for part in np.split(np.arange(len(steps)), cuts)
+        if len(part)
     ]

@@ -72,12 +72,14 @@ def _check_log(number: int, log: Log, run: str) -> Iterator[Finding]:
         yield Finding(where=name, what=f"it is the log of attempt {log.attempt.number}")
     if log.attempt.run != run:
         yield Finding(where=name, what=f"it belongs to the run {log.attempt.run}, not to {run}")
-    expected = log.attempt.first_step
+    expected, skips = log.attempt.first_step, log.attempt.skips
     for piece in log.pieces:
-        if piece.first_step != expected:
+        if piece.first_step != skips.after(expected, 0):
             yield _missing(name, expected, piece.first_step)
+        if skips.count(piece.first_step, piece.stop):
+            yield Finding(where=name, what=f"it has left out steps from {piece.first_step} on")
         expected = piece.stop
-    if log.consumed is not None and log.consumed != expected:
+    if log.consumed is not None and skips.after(log.consumed, 0) != skips.after(expected, 0):
         yield _missing(name, expected, log.consumed)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Tensor = Any
 
-_NEXT, _MANAGED, _TAP, _GENERATION = range(4)
+_NEXT, _STOP, _MANAGED, _TAP, _GENERATION = range(5)
 _UNBOUNDED = 2**31 - 1
 
 
@@ -28,8 +28,8 @@ class Entry:
     epoch: int
     window: int
     """0-based within the epoch."""
-    first_step: int
-    """The first step that it speaks for, counted over the run."""
+    steps: NDArray[Any]
+    """(steps,) int64: those that it speaks for, ascending, counted over the run."""
     row_fingerprints: NDArray[Any]
     """(steps,) uint64, taken from the row ids in the records' own headers."""
     label_fingerprints: NDArray[Any]
@@ -44,55 +44,103 @@ class Control:
     def __init__(self, steps_per_epoch: int) -> None:
         """Start before the first step, with no callback."""
         self._steps_per_epoch = steps_per_epoch
-        self._state = tf.Variable([0, 0, 0, 0], dtype=tf.int64, trainable=False, name="position")
-        self._queue = tf.queue.FIFOQueue(_UNBOUNDED, [tf.int64, tf.uint64, tf.uint64, tf.int64])
+        self._origin: int | None = None
+        self._state = tf.Variable(
+            [0, steps_per_epoch, 0, 0, 0], dtype=tf.int64, trainable=False, name="position"
+        )
+        self._queue = tf.queue.FIFOQueue(
+            _UNBOUNDED, [tf.int64, tf.int64, tf.uint64, tf.uint64, tf.int64]
+        )
 
-    def begin(self, next_step: int) -> None:
-        """Let each new iterator start at `next_step` until moved, and fill the queue."""
-        self._set(_NEXT, next_step)
+    @property
+    def is_moved(self) -> bool:
+        """Whether `start_at` named a step that no fit has begun at yet."""
+        return self._origin is not None
+
+    def start_at(self, step: int) -> None:
+        """Let the next iterator, or the next fit with a callback, start at this step of the run."""
+        self._origin = step
+        self.move(step)
+
+    def take_origin(self) -> int | None:
+        """The step that `start_at` named, for the one fit that begins there."""
+        origin, self._origin = self._origin, None
+        return origin
+
+    def manage(self) -> None:
+        """Let each new iterator start where it was moved last."""
         self._set(_MANAGED, 1)
+
+    def move(self, next_step: int, stop: int | None = None) -> None:
+        """Let the next iterator go from one step of the run to another.
+
+        Args:
+            next_step: its first.
+            stop: the one after its last; by default it ends with the epoch.
+        """
+        steps = self._steps_per_epoch
+        stop = (next_step // steps + 1) * steps if stop is None else stop
+        self._state.scatter_nd_update([[_NEXT], [_STOP]], [next_step, stop])
+
+    def listen(self) -> None:
+        """Fill the queue, from the next iterator on."""
         self._set(_TAP, 1)
         while self.pop() is not None:
             pass
 
-    def move(self, next_step: int) -> None:
-        """Let the next iterator start at this step of the run."""
-        self._set(_NEXT, next_step)
+    def mute(self) -> None:
+        """Fill the queue no more."""
+        self._set(_TAP, 0)
 
     def end(self) -> None:
-        """Fill the queue no more, and let each new iterator take the next epoch."""
+        """Let each new iterator take the next epoch."""
         self._set(_MANAGED, 0)
-        self._set(_TAP, 0)
 
     def pop(self) -> Entry | None:
         """The oldest entry, or None if there is none now."""
         if not int(self._queue.size()):
             return None
-        place, rows, labels, blocks = self._queue.dequeue()
-        generation, epoch, window, first_step = (int(number) for number in place)
+        place, steps, rows, labels, blocks = self._queue.dequeue()
+        generation, epoch, window = (int(number) for number in place)
         return Entry(
             generation=generation,
             epoch=epoch,
             window=window,
-            first_step=first_step,
+            steps=np.asarray(steps),
             row_fingerprints=np.asarray(rows),
             label_fingerprints=np.asarray(labels),
             blocks=np.asarray(blocks),
         )
 
-    def start(self) -> tuple[Tensor, Tensor, Tensor]:
-        """In the graph, once an iterator: its first step, its generation, and the tap."""
+    def start(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """In the graph, once an iterator: its first step, its end, its generation, and the tap."""
         state = self._state.read_value()
-        first, generation = state[_NEXT], state[_GENERATION] + 1
-        steps = self._steps_per_epoch
-        following = tf.where(state[_MANAGED] > 0, first, (first // steps + 1) * steps)
-        changed = tf.stack([following, state[_MANAGED], state[_TAP], generation])
+        first, stop, generation = state[_NEXT], state[_STOP], state[_GENERATION] + 1
+        is_managed = state[_MANAGED] > 0
+        changed = tf.stack(
+            [
+                tf.where(is_managed, first, stop),
+                tf.where(is_managed, stop, stop + self._steps_per_epoch),
+                state[_MANAGED],
+                state[_TAP],
+                generation,
+            ]
+        )
         with tf.control_dependencies([self._state.assign(changed)]):
-            return tf.identity(first), tf.identity(generation), state[_TAP] > 0
+            return (
+                tf.identity(first),
+                tf.identity(stop),
+                tf.identity(generation),
+                state[_TAP] > 0,
+            )
 
-    def put(self, place: Tensor, rows: Tensor, labels: Tensor, blocks: Tensor) -> Any:  # noqa: ANN401
-        """In the graph: the operation that adds an entry, made of its fields."""
-        return self._queue.enqueue([place, rows, labels, blocks])
+    def put(self, *entry: Tensor) -> Any:  # noqa: ANN401
+        """In the graph: the operation that adds an entry.
+
+        Args:
+            entry: (generation, epoch, window); the steps; row, then label fingerprints; blocks.
+        """
+        return self._queue.enqueue(entry)
 
     def _set(self, field: int, value: int) -> None:
         self._state.scatter_nd_update([[field]], [value])

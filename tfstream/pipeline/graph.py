@@ -24,6 +24,7 @@ from tfstream.pipeline.arrays import TENSORFLOW
 from tfstream.pipeline.columns import WindowColumns
 from tfstream.pipeline.control import Control
 from tfstream.pipeline.features import Feature
+from tfstream.skips import Skips
 
 Tensor = Any
 
@@ -50,6 +51,8 @@ class _Place:
     window: Tensor
     start: Tensor
     """Step of the epoch at which the iterator starts."""
+    stop: Tensor
+    """Step of the epoch before which it ends."""
     generation: Tensor
     tap: Tensor
 
@@ -58,11 +61,17 @@ class Plan:
     """A subset as tensors that the graph captures, its order, and what a batch is made of."""
 
     def __init__(
-        self, subset: Subset, spec: Spec, elements: Elements, layout: order.Layout | None
+        self,
+        subset: Subset,
+        spec: Spec,
+        elements: Elements,
+        layout: order.Layout | None,
+        skips: Skips,
     ) -> None:
         """Take over what the graph needs of the manifest."""
         catalog, blocks = subset.catalog, subset.blocks
         self.subset, self.spec, self.elements = subset, spec, elements
+        self.skipped = tf.constant(skips.ranges, tf.int64) if skips else None
         self.kept = tf.constant(subset.kept, tf.int64)
         self.ordinal = tf.constant(blocks, tf.int64)
         self.rows = tf.constant(catalog.block_rows[blocks], tf.int64)
@@ -78,14 +87,21 @@ class Plan:
 
 
 def batches(plan: Plan, control: Control, *, parallelism: int) -> tf.data.Dataset:
-    """The rest of the epoch in which training stands when an iterator is made."""
+    """The steps from where training stands when an iterator is made to where it is to end."""
     steps = plan.spec.steps_per_epoch
 
     def begin(_: Tensor) -> tuple[Tensor, ...]:
-        first, generation, tap = control.start()
-        return first // steps, first % steps, generation, tap
+        return control.start()
 
-    epochs = tf.data.Dataset.range(1).map(_as_is(begin))
+    def epochs_of(first: Tensor, stop: Tensor, generation: Tensor, tap: Tensor) -> tf.data.Dataset:
+        def part(epoch: Tensor) -> tuple[Tensor, ...]:
+            before = epoch * steps
+            start, end = tf.maximum(first - before, 0), tf.minimum(stop - before, steps)
+            return epoch, start, end, generation, tap
+
+        return tf.data.Dataset.range(first // steps, (stop + steps - 1) // steps).map(_as_is(part))
+
+    epochs = tf.data.Dataset.range(1).map(_as_is(begin)).flat_map(_as_is(epochs_of))
     made = _windows(plan, epochs, parallelism=parallelism, fingerprinted=True)
 
     def tapped(batch: Any, entry: Any, tap: Tensor) -> Any:  # noqa: ANN401 - nested tensors
@@ -100,12 +116,16 @@ def batches(plan: Plan, control: Control, *, parallelism: int) -> tf.data.Datase
     return made.map(_as_is(tapped)).unbatch()
 
 
-def stateless_batches(plan: Plan, epochs: range, *, parallelism: int) -> tf.data.Dataset:
-    """The batches of some epochs, one after the other, without any state."""
+def stateless_batches(
+    plan: Plan, epochs: range, first_step: int, *, parallelism: int
+) -> tf.data.Dataset:
+    """The batches of some epochs, one after the other, from a step of the first on; no state."""
+    steps = plan.spec.steps_per_epoch
 
     def begin(epoch: Tensor) -> tuple[Tensor, ...]:
+        start = tf.where(epoch == epochs.start, tf.constant(first_step, tf.int64), 0)
         zero = tf.zeros([], tf.int64)
-        return epoch, zero, zero, tf.constant(value=False)
+        return epoch, start, tf.constant(steps, tf.int64), zero, tf.constant(value=False)
 
     source = tf.data.Dataset.range(epochs.start, epochs.stop, epochs.step).map(_as_is(begin))
     made = _windows(plan, source, parallelism=parallelism, fingerprinted=False)
@@ -118,30 +138,57 @@ def stateless_batches(plan: Plan, epochs: range, *, parallelism: int) -> tf.data
 def _windows(
     plan: Plan, epochs: tf.data.Dataset, *, parallelism: int, fingerprinted: bool
 ) -> tf.data.Dataset:
-    """Every window's batches, from (epoch, first step in it, generation, tap); in order."""
+    """Every window's batches, from (epoch, start and stop in it, generation, tap); in order."""
     spec = plan.spec
 
     def windows_of(
-        epoch: Tensor, start: Tensor, generation: Tensor, tap: Tensor
+        epoch: Tensor, start: Tensor, stop: Tensor, generation: Tensor, tap: Tensor
     ) -> tf.data.Dataset:
         sequence = order.epoch_of(TENSORFLOW, spec, plan.kept, epoch, layout=plan.layout)
-        first = order.window_with(TENSORFLOW, spec, start)
-        return tf.data.Dataset.range(first, spec.windows_per_epoch).map(
+        low, high = (order.window_with(TENSORFLOW, spec, step) for step in (start, stop - 1))
+        windows = tf.data.Dataset.range(low, high + 1)
+        if plan.skipped is not None:
+            windows = windows.filter(
+                _as_is(
+                    lambda window: tf.reduce_any(
+                        _wanted(plan, _Place(epoch, window, start, stop, generation, tap))[1]
+                    )
+                )
+            )
+        return windows.map(
             _as_is(
                 lambda window: (
-                    *(epoch, window, start, generation, tap),
+                    *(epoch, window, start, stop, generation, tap),
                     *sequence.arrays,
                 )
             )
         )
 
     def make(*values: Tensor) -> Any:  # noqa: ANN401 - nested tensors
-        place, sequence = _Place(*values[:5]), order.Epoch(*values[5:])
+        place, sequence = _Place(*values[:6]), order.Epoch(*values[6:])
         return _window(plan, place, sequence, fingerprinted=fingerprinted)
 
     return epochs.flat_map(_as_is(windows_of)).map(
         _as_is(make), num_parallel_calls=parallelism, deterministic=True
     )
+
+
+def _wanted(plan: Plan, place: _Place) -> tuple[Tensor, Tensor]:
+    """The steps of a window, counted over the run, and which of them the iterator delivers."""
+    spec = plan.spec
+    first = order.first_step_of(TENSORFLOW, spec, place.window)
+    steps = tf.where(
+        place.window < spec.full_windows, tf.minimum(spec.full_steps - first, spec.window_steps), 1
+    )
+    in_epoch = first + tf.range(steps)
+    run_steps = place.epoch * spec.steps_per_epoch + in_epoch
+    wanted = (in_epoch >= place.start) & (in_epoch < place.stop)
+    if plan.skipped is not None:
+        starts, stops = plan.skipped[:, 0], plan.skipped[:, 1]
+        index = tf.searchsorted(starts, run_steps, side="right", out_type=tf.int64)
+        is_after = tf.gather(tf.concat([tf.zeros([1], tf.int64), stops], 0), index) <= run_steps
+        wanted &= is_after
+    return run_steps, wanted
 
 
 def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: bool) -> Any:  # noqa: ANN401
@@ -150,9 +197,8 @@ def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: 
     found = order.window_of(
         TENSORFLOW, spec, sequence, place.epoch, place.window, layout=plan.layout
     )
-    first = order.first_step_of(TENSORFLOW, spec, place.window)
-    skipped = tf.maximum(place.start - first, 0)
-    picks = found.picks[skipped:]
+    run_steps, wanted = _wanted(plan, place)
+    picks = tf.boolean_mask(found.picks, wanted)
     records, headers = _read(plan, found.blocks)
     rows = tf.gather(plan.rows, found.blocks)
     longest = tf.reduce_max(rows)
@@ -177,9 +223,9 @@ def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: 
         place.tap, steps, lambda: tf.gather(headers, places // longest) + places % longest
     )
     label_prints = _if(place.tap, steps, None if bits is None else lambda: bits)
-    run_step = place.epoch * spec.steps_per_epoch + first + skipped
-    where = tf.stack([place.generation, place.epoch, place.window, run_step])
-    entry = where, row_prints, label_prints, tf.gather(plan.ordinal, found.blocks)
+    where = tf.stack([place.generation, place.epoch, place.window])
+    run_steps = tf.boolean_mask(run_steps, wanted)
+    entry = where, run_steps, row_prints, label_prints, tf.gather(plan.ordinal, found.blocks)
     return batch, entry, place.tap
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 import numpy as np
 
+from tfstream.cursor import Cursor
 from tfstream.entries import Layout
 from tfstream.errors import CorruptionError, StorageError, UsageError
 from tfstream.format import expressions, quality
@@ -24,6 +25,7 @@ from tfstream.format.subset import Subset
 from tfstream.pipeline import features as featuring
 from tfstream.pipeline import label as labelling
 from tfstream.pipeline.features import NullPolicy
+from tfstream.skips import Skips
 from tfstream.spec import Spec
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from tfstream.pipeline.control import Control
+    from tfstream.pipeline.position import Position
 
 _WINDOW_ROWS = 1 << 20
 """Quality 1.22 at batches of 1,024, where groups are longer than blocks of 512 rows."""
@@ -49,7 +52,7 @@ _NullLabel = Literal["error", "drop"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions:
-    """How a stream delivers. `packed`, `nulls` and the last two leave the rows of a step alone."""
+    """How a stream delivers. `packed`, `nulls` and the last three leave each step its rows."""
 
     packed: bool = False
     """Whether the features are one tensor (batch, k) float32 instead of a dict by column."""
@@ -80,6 +83,9 @@ class StreamOptions:
     """Windows that are made at the same time; by default the number of cores, from 2 to 4."""
     prefetch: int = 16
     """Batches that are ready ahead of training."""
+    skip_steps: Sequence[int | range] = ()
+    """Steps of the run that are left out, by number or range. The others keep their numbers and
+    rows, so an epoch has fewer batches, and cursors from before hold."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be.
@@ -102,6 +108,7 @@ class StreamOptions:
                 raise UsageError(f"{name} must be at least 1, got {value}")
         if self.window_rows is not None and self.window_bytes is not None:
             raise UsageError("give window_rows or window_bytes, not both")
+        Skips.of(self.skip_steps)
         if self.shuffle == "none" and self.stretches not in (None, 1):
             raise UsageError('shuffle="none" keeps one order, so stretches must be 1; leave it out')
         if self.batches == "group" and self.stretches not in (None, 1):
@@ -134,6 +141,7 @@ class Stream:
         self.features = featuring.choose(catalog.schema, features, (*taken, weight))
         self.plan = featuring.plan(catalog, self.features, options.nulls, packed=options.packed)
         self.label_text, self.weight_text, self.options = label, weight, options
+        self.skips = Skips.of(options.skip_steps)
         if label is not None:
             subset = labelling.without_nulls(subset, label, options.null_label)
         if weight is not None:
@@ -177,25 +185,59 @@ class Stream:
         """
         return quality.quality_of(self.subset, self.spec, self.layout, epoch)
 
+    def cursor(self, step: int) -> Cursor:
+        """The place of a step that is counted over the run, with what it belongs to.
+
+        Raises:
+            UsageError: if the step is negative.
+        """
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        return Cursor(
+            epoch=epoch, step=step_in_epoch, dataset=self.subset.catalog.digest, spec=self.spec
+        )
+
+    def step_of(self, cursor: Cursor) -> int:
+        """The step of a cursor, counted over the run.
+
+        Raises:
+            ResumeError: if the cursor belongs to another stream, with each field that differs.
+            UsageError: if an epoch has no such step.
+        """
+        return cursor.in_run(self.subset.catalog.digest, self.spec)
+
+    @cached_property
+    def position(self) -> Position:
+        """Where the fit at hand stands, for all callbacks of this stream."""
+        made: Position = importlib.import_module("tfstream.pipeline.position").Position(
+            self.control, self.steps_per_epoch, self.skips
+        )
+        return made
+
     @cached_property
     def control(self) -> Control:
-        """What the callback and the datasets of this stream share."""
+        """What the callbacks and the datasets of this stream share."""
         made: Control = importlib.import_module("tfstream.pipeline.control").Control(
             self.steps_per_epoch
         )
         return made
 
-    def dataset(self, *, epochs: range | None = None) -> tf.data.Dataset:
+    def dataset(
+        self, *, epochs: range | None = None, start: Cursor | None = None
+    ) -> tf.data.Dataset:
         """The batches: (features, label[, weight]), or features alone without a label.
 
-        Without `epochs` each new iterator takes the next epoch, or goes on where the
-        `LineageCallback` of a fit says that training stands.
+        Without `epochs` each new iterator takes the next epoch, or goes on where the callbacks of a
+        fit say that training stands.
 
         Args:
             epochs: these epochs, one after the other, in a dataset without any state.
+            start: where the next iterator, or the next fit with a callback of this stream, begins;
+                the epochs after it are whole. With `epochs`, what of them comes before is left out.
+                Nothing that comes before is read.
 
         Raises:
-            UsageError: if `epochs` has a negative number or none.
+            UsageError: if `epochs` has a negative number or none, or not the epoch of `start`.
+            ResumeError: if `start` belongs to another stream, with each field that differs.
             CorruptionError: if a shard is not as long as it was written.
             StorageError: if a shard is not there.
         """
@@ -203,6 +245,11 @@ class Stream:
             raise UsageError(
                 f"epochs must be a range of at least one epoch from 0 on, got {epochs}"
             )
+        first_step = 0 if start is None else self.step_of(start)
+        if start is not None and epochs is not None:
+            if start.epoch not in epochs:
+                raise UsageError(f"start is in epoch {start.epoch}, which is not in {epochs}")
+            epochs = epochs[epochs.index(start.epoch) :]
         self._check_shards()
         graph = importlib.import_module("tfstream.pipeline.graph")
         wrapped = importlib.import_module("tfstream.pipeline.dataset").StreamDataset
@@ -214,15 +261,21 @@ class Stream:
         )
         cores = os.cpu_count() or 2
         parallelism = self.options.parallelism or max(2, min(cores, _PARALLELISM))
-        plan = graph.Plan(self.subset, self.spec, elements, self.layout)
+        plan = graph.Plan(self.subset, self.spec, elements, self.layout, self.skips)
+        steps = self.steps_per_epoch
         if epochs is None:
+            if start is not None:
+                self.control.start_at(first_step)
             made = graph.batches(plan, self.control, parallelism=parallelism)
-            control, passes = self.control, 1
+            control, length = self.control, steps
         else:
-            made = graph.stateless_batches(plan, epochs, parallelism=parallelism)
-            control, passes = None, len(epochs)
+            before = first_step % steps
+            made = graph.stateless_batches(plan, epochs, before, parallelism=parallelism)
+            skipped = sum(self.skips.count(e * steps, (e + 1) * steps) for e in epochs)
+            skipped -= self.skips.count(first_step - before, first_step)
+            control, length = None, len(epochs) * steps - before - skipped
         made = made.prefetch(self.options.prefetch)
-        return wrapped(made, passes * self.steps_per_epoch, control)
+        return wrapped(made, length, control)
 
     def keras_inputs(self) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Keras inputs as a dict by name, and all features encoded by statistics, (batch, k).
