@@ -2,7 +2,7 @@
 
 The floors, from the ground up:
 
-- `errors`, `storage`, `order`, `fingerprint`: what every room may use.
+- `errors`, `storage`, `order`, `share`, `fingerprint`: what every room may use.
 - `format`: what lies on disk. No TensorFlow, no Dask.
 - `conversion`: sources → shards, by Dask. No TensorFlow.
 - `pipeline`: shards → tf.data.Dataset. No Dask.

@@ -27,6 +27,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from tfstream.errors import UsageError
+from tfstream.share import WHOLE, Share
 
 Array = Any
 """A numpy array or a TensorFlow tensor, as the `Arrays` at hand makes them."""
@@ -341,8 +342,19 @@ def epoch_of(xp: Arrays, spec: Spec, kept: Array, epoch: Array) -> Epoch:
     return Epoch(blocks, xp.cumsum(xp.take(kept, blocks)))
 
 
-def window_of(xp: Arrays, spec: Spec, sequence: Epoch, epoch: Array, window: Array) -> Window:
-    """One window of an epoch.
+def window_of(  # noqa: PLR0913 - the place in the order, and whose part of it
+    xp: Arrays,
+    spec: Spec,
+    sequence: Epoch,
+    epoch: Array,
+    window: Array,
+    *,
+    share: Share = WHOLE,
+) -> Window:
+    """One window of an epoch, or a worker's part of it.
+
+    A part is the worker's own stretches; with shuffle="none", and of the shorter batch, it is a
+    slice of each batch, filled up with its last row.
 
     Args:
         xp: the array operations.
@@ -350,16 +362,19 @@ def window_of(xp: Arrays, spec: Spec, sequence: Epoch, epoch: Array, window: Arr
         sequence: the epoch's, from `epoch_of`.
         epoch: 0-based.
         window: 0-based within the epoch, below `spec.windows_per_epoch`.
+        share: the worker's; checked by `Share.check`.
     """
     is_tail = window == spec.full_windows
     first = xp.minimum(window * spec.window_steps, spec.full_steps)
     steps = xp.where(is_tail, 1, xp.minimum(first + spec.window_steps, spec.full_steps) - first)
-    stretches = xp.where(is_tail, 1, spec.stretches)
-    share = xp.where(is_tail, spec.tail_rows, spec.batch_size // spec.stretches)
-    width = steps * share
-    index = xp.arange(stretches)
+    own = spec.stretches if spec.shuffle == "none" else spec.stretches // share.count
+    skipped = 0 if spec.shuffle == "none" else own * share.index
+    stretches = xp.where(is_tail, 1, own)
+    rows = xp.where(is_tail, spec.tail_rows, spec.batch_size // spec.stretches)
+    width = steps * rows
+    index = xp.arange(stretches) + xp.where(is_tail, 0, skipped)
     starts = index * (spec.full_steps * (spec.batch_size // spec.stretches)) + first * xp.where(
-        is_tail, spec.batch_size, share
+        is_tail, spec.batch_size, rows
     )
     low = xp.search(sequence.ends, starts)
     reads = xp.search(sequence.ends, starts + width - 1) + 1 - low
@@ -377,5 +392,6 @@ def window_of(xp: Arrays, spec: Spec, sequence: Epoch, epoch: Array, window: Arr
         purpose = xp.where(is_tail, _TAIL, _ROWS)
         keys = key(xp, spec.seed, epoch, purpose, window, index)
         places = xp.reshape(bases, -1, 1) + xp.int64(permutations(xp, keys, width))
-    picks = xp.swap(xp.reshape(places, stretches, steps, share))
-    return Window(xp.take(sequence.blocks, positions), xp.reshape(picks, steps, -1))
+    picks = xp.reshape(xp.swap(xp.reshape(places, stretches, steps, rows)), steps, -1)
+    picks = share.cut(xp, spec, picks, steps, is_tail)
+    return Window(xp.take(sequence.blocks, positions), picks)

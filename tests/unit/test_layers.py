@@ -14,7 +14,7 @@ import tfstream
 
 HOME = Path(tfstream.__file__).parent
 MODULES = sorted(HOME.rglob("*.py"))
-GROUND = {"errors", "storage", "order", "fingerprint", "format"}
+GROUND = {"errors", "storage", "order", "share", "fingerprint", "format"}
 ROOMS = {"conversion", "pipeline", "lineage"}
 ROOF = {"arguments", "cells", "cli", "demo", "display", "evidence", "questions", "screen"}
 MAX_LINES = 400

@@ -10,6 +10,7 @@ from tfstream import order
 from tfstream.errors import UsageError
 from tfstream.format.subset import Subset
 from tfstream.order import NUMPY, Spec
+from tfstream.share import WHOLE, Share
 
 _KEPT_WINDOWS = 4
 """Windows whose rows are held, so that the steps of a window are not computed one by one."""
@@ -34,19 +35,20 @@ def windows_of(spec: Spec, positions: np.ndarray) -> np.ndarray:
 
 
 class Places:
-    """Where the rows of a subset come in the epochs of a spec."""
+    """Where the rows of a subset come in the epochs of a spec, or in a worker's part of them."""
 
-    def __init__(self, subset: Subset, spec: Spec) -> None:
+    def __init__(self, subset: Subset, spec: Spec, share: Share = WHOLE) -> None:
         """Refuse a spec of another subset.
 
         Raises:
-            UsageError: if the spec was made for other rows.
+            UsageError: if the spec was made for other rows, or has no such share.
         """
+        share.check(spec)
         if subset.digest != spec.subset:
             raise UsageError(
                 f"the spec belongs to the subset {spec.subset}, not to {subset.digest}"
             )
-        self._subset, self._spec = subset, spec
+        self._subset, self._spec, self._share = subset, spec, share
         self._sequence = lru_cache(_KEPT_EPOCHS)(self._compute_sequence)
         self._window = lru_cache(_KEPT_WINDOWS)(self._compute_window)
 
@@ -61,12 +63,14 @@ class Places:
         return picks
 
     def window_rows(self, epoch: int, window: int) -> np.ndarray:
-        """Row ids of each step of a window, (steps, rows) int64."""
+        """Row ids of each step of a window, (steps, rows) int64; a share's filling counted in."""
         rows: np.ndarray = self._window(epoch, window)[2]
         return rows
 
     def rows_of(self, epoch: int, step: int) -> np.ndarray:
         """Row ids of a step of an epoch, in the order of the batch; (rows,) int64.
+
+        Rows that only fill a share up are left out.
 
         Raises:
             UsageError: if the epoch has no such step.
@@ -78,7 +82,7 @@ class Places:
             )
         window, place = self._spec.window_of(step)
         rows: np.ndarray = self.window_rows(epoch, window)[place]
-        return rows
+        return rows if step < self._spec.full_steps else rows[: self._share.tail_rows(self._spec)]
 
     def steps_of(self, epoch: int, row_ids: np.ndarray) -> np.ndarray:
         """The step of an epoch that has each row.
@@ -88,7 +92,8 @@ class Places:
             row_ids: (n,) int64, rows of the data set.
 
         Returns:
-            (n,) int64; -1 where the row is not in the subset, or dropped as a remainder.
+            (n,) int64; -1 where the row is not in the subset, dropped as a remainder, or another
+            share's.
         """
         row_ids = np.asarray(row_ids, np.int64)
         index, rank = self._subset.place_of(row_ids)
@@ -98,6 +103,7 @@ class Places:
         for window in np.unique(windows[windows >= 0]):
             wanted = np.flatnonzero(windows == window)
             rows = self.window_rows(epoch, int(window))
+            wanted = wanted[np.isin(row_ids[wanted], rows)]
             found = np.flatnonzero(np.isin(rows, row_ids[wanted]))
             ids = rows.reshape(-1)[found]
             by_id = np.argsort(ids)
@@ -114,6 +120,6 @@ class Places:
 
     def _compute_window(self, epoch: int, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         sequence, _ = self._sequence(epoch)
-        found = order.window_of(NUMPY, self._spec, sequence, epoch, window)
+        found = order.window_of(NUMPY, self._spec, sequence, epoch, window, share=self._share)
         kept = [self._subset.row_ids_in(int(block)) for block in self._subset.blocks[found.blocks]]
         return found.blocks, found.picks, np.concatenate(kept)[found.picks]

@@ -20,6 +20,7 @@ from tfstream.lineage.description import Description, Feed
 from tfstream.lineage.run import attempts_in, log_path
 from tfstream.pipeline.control import Entry
 from tfstream.pipeline.stream import Stream
+from tfstream.share import WHOLE
 
 _FLUSH_S = 5.0
 """Seconds after which what was consumed is written, so that a crash loses no more."""
@@ -58,11 +59,16 @@ class LineageCallback(keras.callbacks.Callback):  # type: ignore[misc]
             flush_steps: steps after which the log is written, at least 1.
 
         Raises:
-            UsageError: if `flush_steps` is less than 1.
+            UsageError: if `flush_steps` is less than 1, or the stream is a worker's share.
         """
         super().__init__()
         if flush_steps < 1:
             raise UsageError(f"flush_steps must be at least 1, got {flush_steps}")
+        if stream.share != WHOLE:
+            raise UsageError(
+                "the log of a run has no place for a worker's share of the batches yet; "
+                "give the callback the whole stream, and fit its dataset()"
+            )
         self._folder = storage.local_path(folder)
         self._stream, self._validation, self._flush_steps = stream, validation, flush_steps
         self._steps_per_epoch = stream.spec.steps_per_epoch
