@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -110,7 +111,7 @@ def composition(
 ) -> None:
     """Print what the batches were made of: rows of each group or value, step by step."""
     steps = None if step is None else arguments.steps(step)
-    print_table(open_run(run, shards=shards).composition(by, step=steps), form)
+    print_table(open_run(run, shards=shards).composition(by, steps=steps), form)
 
 
 def diff(left: RunFolder, right: RunFolder) -> None:
@@ -129,4 +130,18 @@ def diff(left: RunFolder, right: RunFolder) -> None:
     raise typer.Exit(1)
 
 
-COMMANDS = (trace, find, coverage, composition, diff)
+def report(
+    run: RunFolder,
+    out: Annotated[Path, typer.Option("--out", "-o", help="The page to write.")] = Path(
+        "report.html"
+    ),
+    shards: ShardsFolder = None,
+) -> None:
+    """Write a page about a run: speed, coverage, mix of the batches, unusual steps."""
+    from tfstream.lineage.report import write_report
+
+    write_report(open_run(run, shards=shards), out)
+    Screen().say(f"{out}, {out.stat().st_size / 1e6:.1f} MB; open it in a browser")
+
+
+COMMANDS = (trace, find, coverage, composition, diff, report)

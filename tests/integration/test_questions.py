@@ -138,10 +138,10 @@ def test_composition_counts_groups_and_values(run: tfstream.Run) -> None:
     assert lines(by_group) == {(*key, n): 1 for key, n in lines(rows.select(["step", "g"])).items()}
     shards = tfstream.open(run.catalog.folder)
     values = shards.take(rows["row_id"].to_numpy())
-    words = run.composition("word", step=range(5, 9))
+    words = run.composition("word", steps=range(5, 9))
     counted = lines(pa.table({"step": rows["step"], "word": values["word"]}))
     assert lines(words) == {(*key, n): 1 for key, n in counted.items() if key[0] in range(5, 9)}
-    buckets = run.composition("bucket(n, 100)", step=3)
+    buckets = run.composition("bucket(n, 100)", steps=3)
     expected = Counter(
         n // 100
         for s, n in zip(rows["step"].to_pylist(), values["n"].to_pylist(), strict=True)

@@ -272,12 +272,14 @@ class Run:
         """
         return coverage.coverage(self)
 
-    def composition(self, by: str | None = None, *, step: int | range | None = None) -> pa.Table:
+    def composition(
+        self, by: str | None = None, *, steps: int | Sequence[int] | np.ndarray | None = None
+    ) -> pa.Table:
         """What the batches that the weights have seen were made of.
 
         Args:
             by: a column, or a key function such as "bucket(price, 10)"; the groups if None.
-            step: a step, or a range of steps, counted over the run; all if None.
+            steps: a step, or several such as a range, counted over the run; all if None.
 
         Returns:
             step, the group's keys or the value, and rows, by step and value.
@@ -285,9 +287,7 @@ class Run:
         Raises:
             UsageError: if `by` is neither, or no such step was seen.
         """
-        steps = range(step, step + 1) if isinstance(step, int) else step
-        places = self._chosen(steps, None)
-        return composition.composition(self, by, places)
+        return composition.composition(self, by, self._chosen(steps, None))
 
     def difference(self, other: Run) -> Difference:
         """Where this run and another one begin to differ in the rows they saw, and why."""
@@ -331,7 +331,9 @@ class Run:
         unique: np.ndarray = np.unique(ids)
         return unique
 
-    def _chosen(self, step: range | None, epoch: int | None) -> list[tuple[int, int, int]]:
+    def _chosen(
+        self, steps: int | Sequence[int] | np.ndarray | None, epoch: int | None
+    ) -> list[tuple[int, int, int]]:
         """(step, epoch, step in the epoch) of the steps seen; all, or some.
 
         Raises:
@@ -340,8 +342,8 @@ class Run:
         seen = self.seen
         numbers, epochs = seen["step"].to_numpy(), seen["epoch"].to_numpy()
         wanted = np.ones(len(numbers), bool) if epoch is None else epochs == epoch
-        if step is not None:
-            wanted &= np.isin(numbers, np.asarray(step))
+        if steps is not None:
+            wanted &= np.isin(numbers, np.asarray(steps))
         if not wanted.any():
             raise UsageError(f"none of these steps was seen; {_extent(seen)}")
         found = seen.filter(pa.array(wanted)).select(["step", "epoch", "step_in_epoch"])
