@@ -115,13 +115,13 @@ def test_parts_of_a_dataset_are_its_batches(
 
 
 def test_weights_of_a_column_are_kept(folder: str) -> None:
-    """They are those of the whole batch."""
+    """Those of the filling are 0."""
     stream = tfstream.open(folder).stream(batch_size=BATCH, features=["id"], label="y", weight="d")
-    parts = [list(stream.shard(i, 2).dataset(epochs=range(1)))[-1] for i in range(2)]
+    parts = [list(stream.shard(i, 8).dataset(epochs=range(1)))[-1] for i in range(8)]
     whole = list(stream.dataset(epochs=range(1)))[-1]
     weights = np.concatenate([part[2] for part in parts])
-    assert weights.tolist() == whole[2].numpy().tolist()
-    assert {features["id"].shape for features, *_ in parts} == {(2,)}
+    assert weights.tolist() == whole[2].numpy().tolist() + [0] * 4
+    assert {features["id"].shape for features, *_ in parts} == {(1,)}
 
 
 def test_what_cannot_be_shared_is_refused(folder: str) -> None:
