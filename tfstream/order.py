@@ -33,6 +33,7 @@ import numpy as np
 
 from tfstream.arrays import NUMPY, Array, Arrays, NumpyArrays
 from tfstream.entries import Layout, Parts
+from tfstream.share import WHOLE, Share
 from tfstream.spec import Spec
 
 __all__ = [
@@ -279,8 +280,12 @@ def window_of(  # noqa: PLR0913 - what a window depends on
     window: Array,
     *,
     layout: Layout | None = None,
+    share: Share = WHOLE,
 ) -> Window:
-    """One window of an epoch.
+    """One window of an epoch, or a worker's part of it.
+
+    A part is the worker's own stretches; with shuffle="none", and of the shorter batch, it is a
+    slice of each batch, filled up with its last row.
 
     Args:
         xp: the array operations.
@@ -289,23 +294,26 @@ def window_of(  # noqa: PLR0913 - what a window depends on
         epoch: 0-based.
         window: 0-based within the epoch, below `spec.windows_per_epoch`.
         layout: as for `epoch_of`.
+        share: the worker's; checked by `Share.check`.
     """
     is_tail = window >= spec.full_windows
     first = first_step_of(xp, spec, window)
     steps = xp.where(is_tail, 1, xp.minimum(first + spec.window_steps, spec.full_steps) - first)
     if sequence.starts is not None:
         # Each step is a stretch of its own, of all its rows.
-        stretches, steps, share = steps, 1, xp.take(sequence.sizes, first)
-        batch = width = share
+        stretches, steps, rows = steps, 1, xp.take(sequence.sizes, first)
+        batch = width = rows
         index = xp.arange(stretches)
         starts = xp.take(sequence.starts, first + index)
     else:
-        stretches = xp.where(is_tail, 1, spec.stretches)
-        share = xp.where(is_tail, spec.tail_rows, spec.batch_size // spec.stretches)
-        batch, width = stretches * share, steps * share
-        index = xp.arange(stretches)
+        own = spec.stretches if spec.shuffle == "none" else spec.stretches // share.count
+        skipped = 0 if spec.shuffle == "none" else own * share.index
+        stretches = xp.where(is_tail, 1, own)
+        rows = xp.where(is_tail, spec.tail_rows, spec.batch_size // spec.stretches)
+        batch, width = stretches * rows, steps * rows
+        index = xp.arange(stretches) + xp.where(is_tail, 0, skipped)
         starts = index * (spec.full_steps * (spec.batch_size // spec.stretches)) + first * xp.where(
-            is_tail, spec.batch_size, share
+            is_tail, spec.batch_size, rows
         )
     low = xp.search(sequence.ends, starts)
     reads = xp.search(sequence.ends, starts + width - 1) + 1 - low
@@ -323,12 +331,13 @@ def window_of(  # noqa: PLR0913 - what a window depends on
         purpose = xp.where(is_tail, _TAIL, _ROWS)
         keys = key(xp, spec.seed, epoch, purpose, window, index)
         places = xp.reshape(bases, -1, 1) + xp.int64(permutations(xp, keys, width))
-    picks = xp.reshape(xp.swap(xp.reshape(places, stretches, steps, share)), -1, batch)
+    picks = xp.reshape(xp.swap(xp.reshape(places, stretches, steps, rows)), -1, batch)
+    picks = share.cut(xp, spec, picks, steps, is_tail)
     blocks = xp.take(sequence.blocks, positions)
     if layout is None or not layout.ranged:
         return Window(blocks, picks)
-    rows = xp.take(sequence_ends, positions + 1) - xp.take(sequence_ends, positions)
-    table = _table_of(xp, spec, layout, (blocks, rows), epoch)
+    sizes = xp.take(sequence_ends, positions + 1) - xp.take(sequence_ends, positions)
+    table = _table_of(xp, spec, layout, (blocks, sizes), epoch)
     return Window(xp.take(layout.block, blocks), xp.take(table, picks))
 
 

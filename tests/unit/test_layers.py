@@ -15,8 +15,8 @@ import tfstream
 HOME = Path(tfstream.__file__).parent
 MODULES = sorted(HOME.rglob("*.py"))
 GROUND = {
-    *("arrays", "cursor", "entries", "errors", "fingerprint", "format", "order", "skips", "spec"),
-    "storage",
+    *("arrays", "cursor", "entries", "errors", "fingerprint", "format", "order", "share", "skips"),
+    *("spec", "storage"),
 }
 ROOMS = {"conversion", "pipeline", "lineage"}
 ROOF = {"arguments", "cells", "cli", "demo", "display", "evidence", "questions", "screen"}

@@ -12,6 +12,7 @@ from tfstream.errors import UsageError
 from tfstream.format.layout import layout_of
 from tfstream.format.subset import Subset
 from tfstream.order import NUMPY, Spec
+from tfstream.share import WHOLE, Share
 
 _KEPT_WINDOWS = 4
 """Windows whose rows are held, so that the steps of a window are not computed one by one."""
@@ -38,19 +39,20 @@ def windows_of(spec: Spec, positions: np.ndarray) -> np.ndarray:
 
 
 class Places:
-    """Where the rows of a subset come in the epochs of a spec."""
+    """Where the rows of a subset come in the epochs of a spec, or in a worker's part of them."""
 
-    def __init__(self, subset: Subset, spec: Spec) -> None:
+    def __init__(self, subset: Subset, spec: Spec, share: Share = WHOLE) -> None:
         """Refuse a spec of another subset.
 
         Raises:
-            UsageError: if the spec was made for other rows.
+            UsageError: if the spec was made for other rows, or has no such share.
         """
+        share.check(spec)
         if subset.digest != spec.subset:
             raise UsageError(
                 f"the spec belongs to the subset {spec.subset}, not to {subset.digest}"
             )
-        self._subset, self._spec = subset, spec
+        self._subset, self._spec, self._share = subset, spec, share
         self._layout = layout_of(
             subset,
             shuffle=spec.shuffle,
@@ -73,12 +75,14 @@ class Places:
         return picks
 
     def window_rows(self, epoch: int, window: int) -> np.ndarray:
-        """Row ids of each step of a window, (steps, rows) int64."""
+        """Row ids of each step of a window, (steps, rows) int64; a share's filling counted in."""
         rows: np.ndarray = self._window(epoch, window)[2]
         return rows
 
     def rows_of(self, epoch: int, step: int) -> np.ndarray:
         """Row ids of a step of an epoch, in the order of the batch; (rows,) int64.
+
+        Rows that only fill a share up are left out.
 
         Raises:
             UsageError: if the epoch has no such step.
@@ -90,7 +94,7 @@ class Places:
             )
         window, place = self._spec.window_of(step)
         rows: np.ndarray = self.window_rows(epoch, window)[place]
-        return rows
+        return rows if step < self._spec.full_steps else rows[: self._share.tail_rows(self._spec)]
 
     def steps_of(self, epoch: int, row_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The steps of an epoch that have some rows: none, one, or by weights several for each.
@@ -112,6 +116,12 @@ class Places:
         else:
             steps = self._mixed_steps(epoch, places)
         which, steps = which[steps >= 0], steps[steps >= 0]
+        if self._share.count > 1:
+            own = [
+                row in self.rows_of(epoch, step)
+                for row, step in zip(np.asarray(row_ids)[which], steps.tolist(), strict=True)
+            ]
+            which, steps = which[own], steps[own]
         by_row = np.lexsort((steps, which))
         return which[by_row], steps[by_row]
 
@@ -209,6 +219,8 @@ class Places:
 
     def _compute_window(self, epoch: int, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         sequence, _ = self._sequence(epoch)
-        found = order.window_of(NUMPY, self._spec, sequence, epoch, window, layout=self._layout)
+        found = order.window_of(
+            NUMPY, self._spec, sequence, epoch, window, layout=self._layout, share=self._share
+        )
         kept = [self._subset.row_ids_in(int(block)) for block in self._subset.blocks[found.blocks]]
         return found.blocks, found.picks, np.concatenate(kept)[found.picks]

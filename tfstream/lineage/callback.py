@@ -20,6 +20,7 @@ from tfstream.lineage.run import attempts_in, log_path
 from tfstream.pipeline.control import Entry
 from tfstream.pipeline.position import StreamCallback
 from tfstream.pipeline.stream import Stream
+from tfstream.share import WHOLE
 
 _FLUSH_S = 5.0
 """Seconds after which what was consumed is written, so that a crash loses no more."""
@@ -55,11 +56,16 @@ class LineageCallback(StreamCallback):
             flush_steps: steps after which the log is written, at least 1.
 
         Raises:
-            UsageError: if `flush_steps` is less than 1.
+            UsageError: if `flush_steps` is less than 1, or the stream is a worker's share.
         """
         super().__init__(stream)
         if flush_steps < 1:
             raise UsageError(f"flush_steps must be at least 1, got {flush_steps}")
+        if stream.share != WHOLE:
+            raise UsageError(
+                "the log of a run has no place for a worker's share of the batches yet; "
+                "give the callback the whole stream, and fit its dataset()"
+            )
         self._folder = storage.local_path(folder)
         self._validation, self._flush_steps = validation, flush_steps
         self._writer: log.Writer | None = None

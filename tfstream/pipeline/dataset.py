@@ -38,3 +38,10 @@ class StreamDataset(tf.data.Dataset):  # type: ignore[misc]
     def cardinality(self) -> tf.Tensor:
         """Batches of a whole pass."""
         return tf.constant(self._length, tf.int64)
+
+
+def unsharded(dataset: StreamDataset) -> tf.data.Dataset:
+    """The same batches, which TensorFlow must not shard once more."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.with_options(options)

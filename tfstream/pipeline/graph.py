@@ -24,6 +24,7 @@ from tfstream.pipeline.arrays import TENSORFLOW
 from tfstream.pipeline.columns import WindowColumns
 from tfstream.pipeline.control import Control
 from tfstream.pipeline.features import Feature
+from tfstream.share import WHOLE, Share
 from tfstream.skips import Skips
 
 Tensor = Any
@@ -41,6 +42,8 @@ class Elements:
     """Whether the features are one tensor."""
     label: expressions.Node | None
     weight: str | None
+    padded: bool = False
+    """Whether rows that fill a share up have the weight 0, all others 1 (times `weight`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,17 +63,19 @@ class _Place:
 class Plan:
     """A subset as tensors that the graph captures, its order, and what a batch is made of."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - rows, their order, and what becomes of them
         self,
         subset: Subset,
         spec: Spec,
         elements: Elements,
+        *,
         layout: order.Layout | None,
         skips: Skips,
+        share: Share = WHOLE,
     ) -> None:
         """Take over what the graph needs of the manifest."""
         catalog, blocks = subset.catalog, subset.blocks
-        self.subset, self.spec, self.elements = subset, spec, elements
+        self.subset, self.spec, self.elements, self.share = subset, spec, elements, share
         self.skipped = tf.constant(skips.ranges, tf.int64) if skips else None
         self.kept = tf.constant(subset.kept, tf.int64)
         self.ordinal = tf.constant(blocks, tf.int64)
@@ -194,8 +199,9 @@ def _wanted(plan: Plan, place: _Place) -> tuple[Tensor, Tensor]:
 def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: bool) -> Any:  # noqa: ANN401
     """The batches of a window; with fingerprints, (batches, entry of the queue, tap)."""
     spec = plan.spec
+    share, layout = plan.share, plan.layout
     found = order.window_of(
-        TENSORFLOW, spec, sequence, place.epoch, place.window, layout=plan.layout
+        TENSORFLOW, spec, sequence, place.epoch, place.window, layout=layout, share=share
     )
     run_steps, wanted = _wanted(plan, place)
     picks = tf.boolean_mask(found.picks, wanted)
@@ -207,29 +213,47 @@ def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: 
         line, lines = plan.bitmaps
         mask &= _bits(tf.gather(lines, tf.gather(line, found.blocks)), longest)
     table = tf.where(tf.reshape(mask, [-1]))[:, 0]
-    places = tf.gather(table, picks)
-    places.set_shape([None, None if spec.tail_steps else spec.batch_size])
+    steps = tf.shape(picks)[0]
+    width = share.width(spec) // share.replicas
+    # Each replica of a worker takes the next element, so a step is as many of them.
+    places = tf.reshape(tf.gather(table, picks), [steps * share.replicas, -1])
+    places.set_shape([None, None if spec.tail_steps else width])
     columns = WindowColumns(
         schema=plan.subset.catalog.schema,
         records=records,
         rows=rows,
         places=places,
     )
-    batch, bits = _batch(plan, columns)
+    is_tail = place.window >= spec.full_windows
+    batch, bits = _batch(plan, columns, _weights(plan, picks, is_tail, tf.shape(places)))
     if not fingerprinted:
         return batch
-    steps = tf.shape(picks)[0]
-    row_prints = _if(
-        place.tap, steps, lambda: tf.gather(headers, places // longest) + places % longest
+
+    def row_ids() -> Tensor:
+        ids = tf.gather(headers, places // longest) + places % longest
+        return tf.reshape(ids, tf.shape(picks))
+
+    row_prints = _if(place.tap, steps, row_ids)
+    label_prints = _if(
+        place.tap, steps, None if bits is None else lambda: tf.reshape(bits, tf.shape(picks))
     )
-    label_prints = _if(place.tap, steps, None if bits is None else lambda: bits)
     where = tf.stack([place.generation, place.epoch, place.window])
     run_steps = tf.boolean_mask(run_steps, wanted)
     entry = where, run_steps, row_prints, label_prints, tf.gather(plan.ordinal, found.blocks)
     return batch, entry, place.tap
 
 
-def _batch(plan: Plan, columns: WindowColumns) -> tuple[Any, Tensor | None]:
+def _weights(plan: Plan, picks: Tensor, is_tail: Tensor, shape: Tensor) -> Tensor | None:
+    """1 for rows, 0 for those that fill a share up, of this shape; None where nothing may be."""
+    if not plan.elements.padded:
+        return None
+    width = tf.shape(picks)[1]
+    real = tf.where(is_tail, plan.share.tail_rows(plan.spec), width)
+    line = tf.cast(tf.range(width) < real, tf.float32)
+    return tf.reshape(tf.broadcast_to(line, tf.shape(picks)), shape)
+
+
+def _batch(plan: Plan, columns: WindowColumns, weights: Tensor | None) -> tuple[Any, Tensor | None]:
     elements = plan.elements
     make = decode.packed if elements.packed else decode.by_column
     parts: list[Any] = [make(columns, elements.features)]
@@ -238,7 +262,11 @@ def _batch(plan: Plan, columns: WindowColumns) -> tuple[Any, Tensor | None]:
         values, bits = decode.label(columns, plan.subset.catalog, elements.label)
         parts.append(values)
     if elements.weight is not None:
-        parts.append(decode.weight(columns, elements.weight))
+        stored = decode.weight(columns, elements.weight)
+        # Not a product: a filling row's weight is 0 even if the stored one is infinite.
+        parts.append(stored if weights is None else tf.where(weights > 0, stored, weights))
+    elif weights is not None:
+        parts.append(weights)
     return (parts[0] if len(parts) == 1 else tuple(parts)), bits
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import json
@@ -25,6 +26,7 @@ from tfstream.format.subset import Subset
 from tfstream.pipeline import features as featuring
 from tfstream.pipeline import label as labelling
 from tfstream.pipeline.features import NullPolicy
+from tfstream.share import WHOLE, Share
 from tfstream.skips import Skips
 from tfstream.spec import Spec
 
@@ -155,6 +157,7 @@ class Stream:
             cut=(batch_size, options.remainder),
         )
         self.spec = _spec(subset, self.layout, batch_size, seed, options)
+        self.share = WHOLE
 
     @property
     def steps_per_epoch(self) -> int:
@@ -167,8 +170,27 @@ class Stream:
         text = json.dumps(asdict(self.spec), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def shard(self, index: int, count: int) -> Stream:
+        """The part of one of several data-parallel workers: same spec, digest and steps.
+
+        Side by side, the parts of a step are its batch, for any count that divides the stretches
+        (with shuffle="none" the batch size: a part is a slice, and each worker reads all blocks).
+        With remainder="keep" elements are (features, label, weight), weight float32: the shorter
+        batch is filled up to equal parts with rows of weight 0.
+
+        Args:
+            index: 0 to `count` - 1.
+            count: workers.
+
+        Raises:
+            UsageError: if there are no such parts, or rows must be filled up without a label.
+        """
+        return self._part(Share(index=index, count=count))
+
     def row_ids(self, epoch: int, step: int) -> np.ndarray:
         """Row ids of a step of an epoch, in the order of the batch; (rows,) int64. No TensorFlow.
+
+        Of a shard, its own rows; those that fill its last batch up are left out.
 
         Raises:
             UsageError: if the epoch has no such step.
@@ -258,10 +280,18 @@ class Stream:
             packed=self.options.packed,
             label=self._label,
             weight=self._weight,
+            padded=self._is_padded,
         )
         cores = os.cpu_count() or 2
         parallelism = self.options.parallelism or max(2, min(cores, _PARALLELISM))
-        plan = graph.Plan(self.subset, self.spec, elements, self.layout, self.skips)
+        plan = graph.Plan(
+            self.subset,
+            self.spec,
+            elements,
+            layout=self.layout,
+            skips=self.skips,
+            share=self.share,
+        )
         steps = self.steps_per_epoch
         if epochs is None:
             if start is not None:
@@ -275,7 +305,32 @@ class Stream:
             skipped -= self.skips.count(first_step - before, first_step)
             control, length = None, len(epochs) * steps - before - skipped
         made = made.prefetch(self.options.prefetch)
-        return wrapped(made, length, control)
+        return wrapped(made, length * self.share.replicas, control)
+
+    def dataset_for(
+        self, context: tf.distribute.InputContext, *, epochs: range | None = None
+    ) -> tf.data.Dataset:
+        """This worker's batches for `strategy.distribute_datasets_from_function`.
+
+        A step has one element for each replica of the worker, one after the other. TensorFlow's
+        own sharding is off.
+
+        Args:
+            context: which worker it is, and how many replicas there are.
+            epochs: as in `dataset`.
+
+        Raises:
+            UsageError: as `shard` and `dataset`.
+        """
+        pipelines = context.num_input_pipelines
+        share = Share(
+            index=context.input_pipeline_id,
+            count=pipelines,
+            replicas=context.num_replicas_in_sync // pipelines,
+        )
+        return importlib.import_module("tfstream.pipeline.dataset").unsharded(
+            self._part(share).dataset(epochs=epochs)
+        )
 
     def keras_inputs(self) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Keras inputs as a dict by name, and all features encoded by statistics, (batch, k).
@@ -295,7 +350,28 @@ class Stream:
 
     @cached_property
     def _places(self) -> Places:
-        return Places(self.subset, self.spec)
+        return Places(self.subset, self.spec, self.share)
+
+    @property
+    def _is_padded(self) -> bool:
+        is_shared = self.share.count * self.share.replicas > 1
+        return is_shared and self.options.remainder == "keep"
+
+    def _part(self, share: Share) -> Stream:
+        """The same stream, with a share of its own."""
+        if self.share != WHOLE:
+            raise UsageError("this stream is a share already; share the whole stream instead")
+        share.check(self.spec)
+        part = copy.copy(self)
+        part.share = share
+        for name in ("control", "_places"):
+            part.__dict__.pop(name, None)
+        if part._is_padded and self._label is None:  # noqa: SLF001 - a stream as well
+            raise UsageError(
+                "several workers fill the last batch up with rows of weight 0, which need a label; "
+                'name a label or set remainder="drop"'
+            )
+        return part
 
     def _check_shards(self) -> None:
         """Refuse shards that are missing or have another length, before training starts."""
