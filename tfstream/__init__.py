@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from tfstream.conversion.progress import Progress, ProgressCallback
     from tfstream.lineage.callback import LineageCallback
     from tfstream.lineage.run import Run, open_run
+    from tfstream.pipeline.padding import Padded
     from tfstream.pipeline.shards import Shards
     from tfstream.pipeline.stream import Stream, StreamOptions
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ConvertOptions",
     "LineageCallback",
+    "Padded",
     "Progress",
     "Run",
     "Shards",
@@ -50,6 +52,7 @@ __all__ = [
 _HOMES = {
     "ConvertOptions": "tfstream.conversion.options",
     "LineageCallback": "tfstream.lineage.callback",
+    "Padded": "tfstream.pipeline.padding",
     "Progress": "tfstream.conversion.progress",
     "Run": "tfstream.lineage.run",
     "Shards": "tfstream.pipeline.shards",

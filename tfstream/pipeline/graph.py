@@ -37,7 +37,7 @@ class Elements:
 
     features: tuple[Feature, ...]
     packed: bool
-    """Whether the features are one tensor."""
+    """Whether the features are one tensor and nothing beside it."""
     label: expressions.Node | None
     weight: str | None
 
@@ -180,11 +180,15 @@ def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: 
 
 def _batch(plan: Plan, columns: WindowColumns) -> tuple[Any, Tensor | None]:
     elements = plan.elements
-    make = decode.packed if elements.packed else decode.by_column
-    parts: list[Any] = [make(columns, elements.features)]
+    catalog = plan.subset.catalog
+    parts: list[Any] = [
+        decode.packed(columns, elements.features)
+        if elements.packed
+        else decode.features(columns, catalog, elements.features)
+    ]
     bits = None
     if elements.label is not None:
-        values, bits = decode.label(columns, plan.subset.catalog, elements.label)
+        values, bits = decode.label(columns, catalog, elements.label)
         parts.append(values)
     if elements.weight is not None:
         parts.append(decode.weight(columns, elements.weight))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +18,9 @@ from tfstream.format.schema import Schema
 from tfstream.format.statistics import ColumnStatistics
 from tfstream.format.subset import Subset
 from tfstream.pipeline.stream import Stream, StreamOptions
+
+if TYPE_CHECKING:
+    from tfstream.pipeline.serving import Preprocessor
 
 
 def open_shards(folder: str | os.PathLike[str], digest: str | None = None) -> Shards:
@@ -121,3 +125,16 @@ class Shards:
             seed=seed,
             options=options or StreamOptions(),
         )
+
+    def preprocessor(self, stream: Stream) -> Preprocessor:
+        """What a stream of this data set makes of raw rows, as `stream.preprocessor` does.
+
+        Raises:
+            UsageError: if the stream is of another data set.
+        """
+        if stream.subset.catalog.digest != self.digest:
+            raise UsageError(
+                f"the stream is of the data set {stream.subset.catalog.folder}, not of "
+                f"{self.subset.catalog.folder}; ask the shards that it came from"
+            )
+        return stream.preprocessor()

@@ -7,10 +7,10 @@ import importlib
 import json
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
@@ -21,13 +21,16 @@ from tfstream.format.subset import Subset
 from tfstream.order import Spec
 from tfstream.pipeline import features as featuring
 from tfstream.pipeline import label as labelling
-from tfstream.pipeline.features import NullPolicy
+from tfstream.pipeline import padding
+from tfstream.pipeline.features import Forms, NullPolicy, StringForm
+from tfstream.pipeline.padding import Padded
 
 if TYPE_CHECKING:
     import keras
     import tensorflow as tf
 
     from tfstream.pipeline.control import Control
+    from tfstream.pipeline.serving import Preprocessor
 
 _WINDOW_ROWS = 1 << 19
 _WINDOW_BYTES = 256 << 20
@@ -44,10 +47,11 @@ _NullLabel = Literal["error", "drop"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamOptions:
-    """How a stream delivers. `packed`, `nulls` and the last two leave the rows of a step alone."""
+    """How a stream delivers. From `nulls` on, and `packed`, all leave the rows of a step alone."""
 
-    packed: bool = False
-    """Whether the features are one tensor (batch, k) float32 instead of a dict by column."""
+    packed: bool | Sequence[str] = False
+    """True: the features are one tensor (batch, k) float32 instead of a dict by column. Columns:
+    these are such a tensor, the feature "packed" of the dict, and the others are beside it."""
     shuffle: _Shuffle = "global"
     """"none": in the order of the data set."""
     window_rows: int | None = None
@@ -61,6 +65,10 @@ class StreamOptions:
     """Whether rows without a label are refused or left out."""
     nulls: Mapping[str, NullPolicy] = field(default_factory=dict)
     """For a feature: "nan" (becomes float), "mask" (0 and a feature <name>_missing), a number."""
+    padded: Mapping[str, Padded] = field(default_factory=dict)
+    """For a list: how it becomes a tensor; others are ragged."""
+    strings: Mapping[str, StringForm] = field(default_factory=dict)
+    """For a text with codes: "text" delivers it as `tf.string`."""
     parallelism: int | None = None
     """Windows that are made at the same time; by default the number of cores, from 2 to 4."""
     prefetch: int = 16
@@ -108,12 +116,21 @@ class Stream:
         self._weight = None if weight is None else labelling.parse_weight(catalog, weight)
         taken = () if self._label is None else expressions.columns(self._label)
         self.features = featuring.choose(catalog.schema, features, (*taken, weight))
-        self.plan = featuring.plan(catalog, self.features, options.nulls, packed=options.packed)
+        forms = Forms(
+            packed=options.packed,
+            nulls=options.nulls,
+            padded=options.padded,
+            strings=options.strings,
+        )
+        self.plan = featuring.plan(catalog, self.features, forms)
         self.label_text, self.weight_text, self.options = label, weight, options
         if label is not None:
             subset = labelling.without_nulls(subset, label, options.null_label)
         if weight is not None:
             labelling.check_weights(subset, weight)
+        for feature in self.plan:
+            if feature.padded:
+                padding.check_lengths(subset, feature.name, feature.padded)
         self.subset = subset
         self.spec = _spec(subset, batch_size, seed, options)
 
@@ -144,7 +161,12 @@ class Stream:
         )
         return made
 
-    def dataset(self, *, epochs: range | None = None) -> tf.data.Dataset:
+    def dataset(
+        self,
+        *,
+        epochs: range | None = None,
+        map: Callable[..., Any] | None = None,  # noqa: A002 - as tf.data calls it
+    ) -> tf.data.Dataset:
         """The batches: (features, label[, weight]), or features alone without a label.
 
         Without `epochs` each new iterator takes the next epoch, or goes on where the
@@ -152,6 +174,10 @@ class Stream:
 
         Args:
             epochs: these epochs, one after the other, in a dataset without any state.
+            map: a function of (features, label[, weight]), or of the features alone without a
+                label, that gives what the model gets in place of a batch. It runs in the graph, on
+                several batches at the same time, in their order. Length, position and lineage stay
+                those of the stream: fingerprints are taken before it.
 
         Raises:
             UsageError: if `epochs` has a negative number or none.
@@ -167,7 +193,7 @@ class Stream:
         wrapped = importlib.import_module("tfstream.pipeline.dataset").StreamDataset
         elements = graph.Elements(
             features=self.plan,
-            packed=self.options.packed,
+            packed=self.options.packed is True,
             label=self._label,
             weight=self._weight,
         )
@@ -180,24 +206,53 @@ class Stream:
         else:
             made = graph.stateless_batches(plan, epochs, parallelism=parallelism)
             control, passes = None, len(epochs)
+        for change in (self._finish, map):
+            if change is not None:
+                made = made.map(change, num_parallel_calls=parallelism, deterministic=True)
         made = made.prefetch(self.options.prefetch)
         return wrapped(made, passes * self.steps_per_epoch, control)
 
     def keras_inputs(self) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Keras inputs as a dict by name, and all features encoded by statistics, (batch, k).
 
-        The statistics are those of this subset's groups. Numbers are normalised, with 0 and an
-        indicator where a value is missing; codes are embedded; values that the subset's groups do
-        not have share the embedding of the unseen.
-        Packed features are one input, which stands in place of the dict.
+        The statistics are those of this subset's rows; of items of lists and tensors, those of 16
+        of its blocks. Numbers are normalised, with 0 and an indicator where a value is missing;
+        codes and text are embedded, and values that the subset does not have share the embedding
+        of the unseen; text without codes is hashed into as many bins as it has values, at most
+        2^18. Of a list there is the mean of its items, so encoded, and how many there are.
+        Where all features are packed, one input stands in place of the dict.
 
         Raises:
-            UsageError: if a feature is uncoded text.
+            UsageError: if a coded text cannot be kept by a Keras layer.
         """
         made: tuple[keras.KerasTensor, keras.KerasTensor] = importlib.import_module(
             "tfstream.pipeline.inputs"
-        ).keras_inputs(self.subset, self.plan, packed=self.options.packed)
+        ).keras_inputs(self.subset, self.plan, packed=self.options.packed is True)
         return made
+
+    def preprocessor(self) -> Preprocessor:
+        """What this stream makes of its source's rows, to be a part of a model for serving.
+
+        Raises:
+            UsageError: if a coded text cannot be kept by a Keras layer.
+        """
+        made: Preprocessor = importlib.import_module("tfstream.pipeline.serving").preprocessor(
+            self.subset.catalog, self.plan, packed=self.options.packed is True
+        )
+        return made
+
+    @property
+    def _finish(self) -> Callable[..., Any] | None:
+        """What can only be done to a batch by itself; None if there is nothing."""
+        if not any(f.padded and f.padded.length is None for f in self.plan):
+            return None
+        finished = importlib.import_module("tfstream.pipeline.lists").finished
+
+        def finish(features: dict[str, Any], *others: Any) -> Any:  # noqa: ANN401 - tensors
+            made = finished(features, self.plan)
+            return (made, *others) if others else made
+
+        return finish
 
     @cached_property
     def _places(self) -> Places:
