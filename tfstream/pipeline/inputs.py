@@ -74,7 +74,8 @@ def inputs_of(features: Sequence[Feature], packed_name: str) -> dict[str, KerasT
         if feature.packed:
             continue
         column, padded = feature.column, feature.padded
-        shape, ragged = column.shape or (1,), column.is_list and padded is None
+        shape: tuple[int | None, ...] = column.shape or (1,)
+        ragged = column.is_list and padded is None
         if column.is_list:
             shape = (padded.length if padded else None,)
         inputs[feature.name] = keras.Input(
@@ -83,10 +84,10 @@ def inputs_of(features: Sequence[Feature], packed_name: str) -> dict[str, KerasT
         if feature.mask:
             name = feature.missing_name
             inputs[name] = keras.Input(column.shape or (1,), dtype="bool", name=name)
-        if name := feature.item_missing_name:
-            inputs[name] = keras.Input(shape, dtype="bool", name=name, ragged=ragged)
-        if name := feature.length_name:
-            inputs[name] = keras.Input((1,), dtype="int32", name=name)
+        if items := feature.item_missing_name:
+            inputs[items] = keras.Input(shape, dtype="bool", name=items, ragged=ragged)
+        if length := feature.length_name:
+            inputs[length] = keras.Input((1,), dtype="int32", name=length)
     return inputs
 
 

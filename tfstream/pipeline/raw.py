@@ -109,7 +109,8 @@ def _cut(lengths: NDArray[Any], column: Column, padded: Padded) -> NDArray[Any]:
             f"{column.name!r} has a list of {longest} items, but is padded to {padded.length}; "
             "give a stream with Padded(cut=True) to leave items out"
         )
-    return np.minimum(lengths, padded.length or longest).astype(np.int32)
+    kept: NDArray[Any] = np.minimum(lengths, padded.length or longest).astype(np.int32)
+    return kept
 
 
 def _refuse(feature: Feature, nulls: int) -> None:
