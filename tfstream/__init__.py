@@ -30,8 +30,10 @@ if TYPE_CHECKING:
     from tfstream.lineage.callback import LineageCallback
     from tfstream.lineage.run import Run, open_run
     from tfstream.pipeline.checkpoint import CheckpointCallback
+    from tfstream.pipeline.options import StreamOptions
+    from tfstream.pipeline.padding import Padded
     from tfstream.pipeline.shards import Shards
-    from tfstream.pipeline.stream import Stream, StreamOptions
+    from tfstream.pipeline.stream import Stream
 
     __version__: str
 
@@ -40,6 +42,7 @@ __all__ = [
     "ConvertOptions",
     "Cursor",
     "LineageCallback",
+    "Padded",
     "Progress",
     "Run",
     "Shards",
@@ -58,11 +61,12 @@ _HOMES = {
     "ConvertOptions": "tfstream.conversion.options",
     "Cursor": "tfstream.cursor",
     "LineageCallback": "tfstream.lineage.callback",
+    "Padded": "tfstream.pipeline.padding",
     "Progress": "tfstream.conversion.progress",
     "Run": "tfstream.lineage.run",
     "Shards": "tfstream.pipeline.shards",
     "Stream": "tfstream.pipeline.stream",
-    "StreamOptions": "tfstream.pipeline.stream",
+    "StreamOptions": "tfstream.pipeline.options",
     "open_run": "tfstream.lineage.run",
 }
 

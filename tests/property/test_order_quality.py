@@ -10,7 +10,8 @@ from tests.orders import spec_of, windows_of
 from tfstream.format.places import Places
 from tfstream.format.quality import quality_of
 from tfstream.order import Spec
-from tfstream.pipeline.stream import StreamOptions, _spec
+from tfstream.pipeline import ordering
+from tfstream.pipeline.options import StreamOptions
 
 BATCH_SIZE = 1024
 GROUPS = 365
@@ -110,5 +111,5 @@ def test_the_default_shuffle_is_near_uniform(epoch: int) -> None:
     flights = subset_of([922] * GROUPS, [461, 461] * GROUPS, [2] * GROUPS)
     for subset in (long, flights):
         subset.catalog.block_size = subset.catalog.block_rows * 137
-        spec = _spec(subset, None, BATCH_SIZE, 7, StreamOptions())
+        spec = ordering.spec_of(subset, None, BATCH_SIZE, 7, StreamOptions())
         assert quality_of(subset, spec, None, epoch) <= 1.25

@@ -39,7 +39,7 @@ class Elements:
 
     features: tuple[Feature, ...]
     packed: bool
-    """Whether the features are one tensor."""
+    """Whether the features are one tensor and nothing beside it."""
     label: expressions.Node | None
     weight: str | None
     padded: bool = False
@@ -255,11 +255,15 @@ def _weights(plan: Plan, picks: Tensor, is_tail: Tensor, shape: Tensor) -> Tenso
 
 def _batch(plan: Plan, columns: WindowColumns, weights: Tensor | None) -> tuple[Any, Tensor | None]:
     elements = plan.elements
-    make = decode.packed if elements.packed else decode.by_column
-    parts: list[Any] = [make(columns, elements.features)]
+    catalog = plan.subset.catalog
+    parts: list[Any] = [
+        decode.packed(columns, elements.features)
+        if elements.packed
+        else decode.features(columns, catalog, elements.features)
+    ]
     bits = None
     if elements.label is not None:
-        values, bits = decode.label(columns, plan.subset.catalog, elements.label)
+        values, bits = decode.label(columns, catalog, elements.label)
         parts.append(values)
     if elements.weight is not None:
         stored = decode.weight(columns, elements.weight)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +19,11 @@ from tfstream.format.recipe import Without
 from tfstream.format.schema import Schema
 from tfstream.format.statistics import ColumnStatistics
 from tfstream.format.subset import Subset
-from tfstream.pipeline.stream import Stream, StreamOptions
+from tfstream.pipeline.options import StreamOptions
+from tfstream.pipeline.stream import Stream
+
+if TYPE_CHECKING:
+    from tfstream.pipeline.serving import Preprocessor
 
 
 def open_shards(folder: str | os.PathLike[str], digest: str | None = None) -> Shards:
@@ -154,3 +158,16 @@ class Shards:
             seed=seed,
             options=options or StreamOptions(),
         )
+
+    def preprocessor(self, stream: Stream) -> Preprocessor:
+        """What a stream of this data set makes of raw rows, as `stream.preprocessor` does.
+
+        Raises:
+            UsageError: if the stream is of another data set.
+        """
+        if stream.subset.catalog.digest != self.digest:
+            raise UsageError(
+                f"the stream is of the data set {stream.subset.catalog.folder}, not of "
+                f"{self.subset.catalog.folder}; ask the shards that it came from"
+            )
+        return stream.preprocessor()

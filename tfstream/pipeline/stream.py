@@ -6,29 +6,29 @@ import copy
 import hashlib
 import importlib
 import json
-import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfstream.cursor import Cursor
-from tfstream.entries import Layout
 from tfstream.errors import CorruptionError, StorageError, UsageError
 from tfstream.format import expressions, quality
 from tfstream.format.index_files import refuse_links
-from tfstream.format.layout import layout_of, rows_of
+from tfstream.format.layout import layout_of
 from tfstream.format.places import Places
 from tfstream.format.subset import Subset
 from tfstream.pipeline import features as featuring
 from tfstream.pipeline import label as labelling
-from tfstream.pipeline.features import NullPolicy
+from tfstream.pipeline import padding
+from tfstream.pipeline.features import Forms
+from tfstream.pipeline.options import StreamOptions
+from tfstream.pipeline.ordering import spec_of
 from tfstream.share import WHOLE, Share
 from tfstream.skips import Skips
-from tfstream.spec import Spec
 
 if TYPE_CHECKING:
     import keras
@@ -36,85 +36,10 @@ if TYPE_CHECKING:
 
     from tfstream.pipeline.control import Control
     from tfstream.pipeline.position import Position
+    from tfstream.pipeline.serving import Preprocessor
 
-_WINDOW_ROWS = 1 << 20
-"""Quality 1.22 at batches of 1,024, where groups are longer than blocks of 512 rows."""
-_WINDOW_BYTES = 256 << 20
-_ORDERED_WINDOW_ROWS = 1 << 16
-"""Where no rows are permuted nothing is gained by more, but the first batch waits for it."""
-_STRETCHES = 8
 _PARALLELISM = 4
 """Windows that are made at the same time by default, at most: each is in memory."""
-
-_Shuffle = Literal["global", "shards", "none"]
-_Batches = Literal["mixed", "group"]
-_Remainder = Literal["keep", "drop"]
-_NullLabel = Literal["error", "drop"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamOptions:
-    """How a stream delivers. `packed`, `nulls` and the last three leave each step its rows."""
-
-    packed: bool = False
-    """Whether the features are one tensor (batch, k) float32 instead of a dict by column."""
-    shuffle: _Shuffle = "global"
-    """"global": blocks are permuted, and rows in windows. "shards": shards are, and the blocks of a
-    shard are read one after the other, for storage that is slow at random; as many shards are open
-    as there are stretches. "none": in the order of the data set."""
-    batches: _Batches = "mixed"
-    """"group": all rows of a batch are of one group. The last rows of each group are a shorter
-    batch at the end of the epoch, or dropped, by `remainder`."""
-    weights: Mapping[str, float] = field(default_factory=dict)
-    """How often an epoch has the rows of a group that fulfils a condition over keys, the first one
-    that it fulfils; else once. 2.4: twice, and 0.4 of the rows once more, others each epoch."""
-    window_rows: int | None = None
-    """Rows that are permuted together; by default 2^20, or what takes 256 MiB if that is less."""
-    window_bytes: int | None = None
-    """The same in bytes as they are stored, in place of `window_rows`."""
-    stretches: int | None = None
-    """Equal parts of the epoch that are open at the same time; divides the batch size. By default
-    the greatest common divisor of 8 and the batch size."""
-    remainder: _Remainder = "keep"
-    """Whether the last rows of an epoch, fewer than a batch, are a batch."""
-    null_label: _NullLabel = "error"
-    """Whether rows without a label are refused or left out."""
-    nulls: Mapping[str, NullPolicy] = field(default_factory=dict)
-    """For a feature: "nan" (becomes float), "mask" (0 and a feature <name>_missing), a number."""
-    parallelism: int | None = None
-    """Windows that are made at the same time; by default the number of cores, from 2 to 4."""
-    prefetch: int = 16
-    """Batches that are ready ahead of training."""
-    skip_steps: Sequence[int | range] = ()
-    """Steps of the run that are left out, by number or range. The others keep their numbers and
-    rows, so an epoch has fewer batches, and cursors from before hold."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            UsageError: with the name of the option.
-        """
-        choices = {
-            "shuffle": _Shuffle,
-            "batches": _Batches,
-            "remainder": _Remainder,
-            "null_label": _NullLabel,
-        }
-        for name, allowed in choices.items():
-            if (value := getattr(self, name)) not in get_args(allowed):
-                raise UsageError(f"{name} must be one of {get_args(allowed)}, got {value!r}")
-        for name in ("window_rows", "window_bytes", "stretches", "parallelism", "prefetch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, got {value}")
-        if self.window_rows is not None and self.window_bytes is not None:
-            raise UsageError("give window_rows or window_bytes, not both")
-        Skips.of(self.skip_steps)
-        if self.shuffle == "none" and self.stretches not in (None, 1):
-            raise UsageError('shuffle="none" keeps one order, so stretches must be 1; leave it out')
-        if self.batches == "group" and self.stretches not in (None, 1):
-            raise UsageError('batches="group" has no stretches; leave them out')
 
 
 class Stream:
@@ -141,13 +66,22 @@ class Stream:
         self._weight = None if weight is None else labelling.parse_weight(catalog, weight)
         taken = () if self._label is None else expressions.columns(self._label)
         self.features = featuring.choose(catalog.schema, features, (*taken, weight))
-        self.plan = featuring.plan(catalog, self.features, options.nulls, packed=options.packed)
+        forms = Forms(
+            packed=options.packed,
+            nulls=options.nulls,
+            padded=options.padded,
+            strings=options.strings,
+        )
+        self.plan = featuring.plan(catalog, self.features, forms)
         self.label_text, self.weight_text, self.options = label, weight, options
         self.skips = Skips.of(options.skip_steps)
         if label is not None:
             subset = labelling.without_nulls(subset, label, options.null_label)
         if weight is not None:
             labelling.check_weights(subset, weight)
+        for feature in self.plan:
+            if feature.padded:
+                padding.check_lengths(subset, feature.name, feature.padded)
         self.subset = subset
         self.layout = layout_of(
             subset,
@@ -156,7 +90,7 @@ class Stream:
             weights=tuple(options.weights.items()),
             cut=(batch_size, options.remainder),
         )
-        self.spec = _spec(subset, self.layout, batch_size, seed, options)
+        self.spec = spec_of(subset, self.layout, batch_size, seed, options)
         self.share = WHOLE
 
     @property
@@ -244,7 +178,11 @@ class Stream:
         return made
 
     def dataset(
-        self, *, epochs: range | None = None, start: Cursor | None = None
+        self,
+        *,
+        epochs: range | None = None,
+        start: Cursor | None = None,
+        map: Callable[..., Any] | None = None,  # noqa: A002 - as tf.data calls it
     ) -> tf.data.Dataset:
         """The batches: (features, label[, weight]), or features alone without a label.
 
@@ -256,6 +194,10 @@ class Stream:
             start: where the next iterator, or the next fit with a callback of this stream, begins;
                 the epochs after it are whole. With `epochs`, what of them comes before is left out.
                 Nothing that comes before is read.
+            map: a function of (features, label[, weight]), or of the features alone without a
+                label, that gives what the model gets in place of a batch. It runs in the graph, on
+                several batches at the same time, in their order. Length, position and lineage stay
+                those of the stream: fingerprints are taken before it.
 
         Raises:
             UsageError: if `epochs` has a negative number or none, or not the epoch of `start`.
@@ -277,7 +219,7 @@ class Stream:
         wrapped = importlib.import_module("tfstream.pipeline.dataset").StreamDataset
         elements = graph.Elements(
             features=self.plan,
-            packed=self.options.packed,
+            packed=self.options.packed is True,
             label=self._label,
             weight=self._weight,
             padded=self._is_padded,
@@ -304,6 +246,9 @@ class Stream:
             skipped = sum(self.skips.count(e * steps, (e + 1) * steps) for e in epochs)
             skipped -= self.skips.count(first_step - before, first_step)
             control, length = None, len(epochs) * steps - before - skipped
+        for change in (self._finish, map):
+            if change is not None:
+                made = made.map(change, num_parallel_calls=parallelism, deterministic=True)
         made = made.prefetch(self.options.prefetch)
         return wrapped(made, length * self.share.replicas, control)
 
@@ -335,18 +280,44 @@ class Stream:
     def keras_inputs(self) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Keras inputs as a dict by name, and all features encoded by statistics, (batch, k).
 
-        The statistics are those of this subset's groups. Numbers are normalised, with 0 and an
-        indicator where a value is missing; codes are embedded; values that the subset's groups do
-        not have share the embedding of the unseen.
-        Packed features are one input, which stands in place of the dict.
+        The statistics are those of this subset's rows; of items of lists and tensors, those of 16
+        of its blocks. Numbers are normalised, with 0 and an indicator where a value is missing;
+        codes and text are embedded, and values that the subset does not have share the embedding
+        of the unseen; text without codes is hashed into as many bins as it has values, at most
+        2^18. Of a list there is the mean of its items, so encoded, and how many there are.
+        Where all features are packed, one input stands in place of the dict.
 
         Raises:
-            UsageError: if a feature is uncoded text.
+            UsageError: if a coded text cannot be kept by a Keras layer.
         """
         made: tuple[keras.KerasTensor, keras.KerasTensor] = importlib.import_module(
             "tfstream.pipeline.inputs"
-        ).keras_inputs(self.subset, self.plan, packed=self.options.packed)
+        ).keras_inputs(self.subset, self.plan, packed=self.options.packed is True)
         return made
+
+    def preprocessor(self) -> Preprocessor:
+        """What this stream makes of its source's rows, to be a part of a model for serving.
+
+        Raises:
+            UsageError: if a coded text cannot be kept by a Keras layer.
+        """
+        made: Preprocessor = importlib.import_module("tfstream.pipeline.serving").preprocessor(
+            self.subset.catalog, self.plan, packed=self.options.packed is True
+        )
+        return made
+
+    @property
+    def _finish(self) -> Callable[..., Any] | None:
+        """What can only be done to a batch by itself; None if there is nothing."""
+        if not any(f.padded and f.padded.length is None for f in self.plan):
+            return None
+        finished = importlib.import_module("tfstream.pipeline.lists").finished
+
+        def finish(features: dict[str, Any], *others: Any) -> Any:  # noqa: ANN401 - tensors
+            made = finished(features, self.plan)
+            return (made, *others) if others else made
+
+        return finish
 
     @cached_property
     def _places(self) -> Places:
@@ -364,7 +335,7 @@ class Stream:
         share.check(self.spec)
         part = copy.copy(self)
         part.share = share
-        for name in ("control", "_places"):
+        for name in ("control", "position", "_places"):
             part.__dict__.pop(name, None)
         if part._is_padded and self._label is None:  # noqa: SLF001 - a stream as well
             raise UsageError(
@@ -392,51 +363,3 @@ class Stream:
                     f"the shard {path} has {found} bytes, expected {sizes[shard]}; "
                     "restore it or convert again"
                 )
-
-
-def _spec(
-    subset: Subset, layout: Layout | None, batch_size: int, seed: int, options: StreamOptions
-) -> Spec:
-    """The order, with its defaults filled in."""
-    rows = subset.rows if layout is None else rows_of(layout)
-    is_one = options.shuffle == "none" or options.batches == "group"
-    full, tails = rows // batch_size, ()
-    if layout is not None and layout.sizes is not None:
-        full = int((layout.sizes == batch_size).sum())
-        tails = tuple(layout.sizes[full:].tolist())
-    return Spec(
-        subset=subset.digest,
-        rows=rows,
-        blocks=len(subset.blocks),
-        batch_size=batch_size,
-        remainder=options.remainder,
-        shuffle=options.shuffle,
-        window_steps=window_steps(full, batch_size, _window_rows(subset, options, is_one)),
-        stretches=options.stretches or (1 if is_one else math.gcd(_STRETCHES, batch_size)),
-        seed=seed,
-        batches=options.batches,
-        weights=tuple((text, float(weight)) for text, weight in options.weights.items()),
-        full_batches=full if options.batches == "group" else 0,
-        tails=tails,
-    )
-
-
-def window_steps(full_steps: int, batch_size: int, rows: int) -> int:
-    """Steps of a window of at most `rows` rows, for windows of an epoch that are about equal."""
-    most = max(1, rows // batch_size)
-    return math.ceil(full_steps / math.ceil(full_steps / most)) if full_steps else 1
-
-
-def _window_rows(subset: Subset, options: StreamOptions, is_one: bool) -> int:  # noqa: FBT001 - of _spec
-    """Rows of a window, by default so that what its blocks take in memory is bounded."""
-    if options.window_rows:
-        return options.window_rows
-    catalog = subset.catalog
-    read = int(catalog.block_rows[subset.blocks].sum())
-    if not read:
-        return 1
-    row_bytes = max(1, int(catalog.block_size[subset.blocks].sum()) // read)
-    if options.window_bytes:
-        return options.window_bytes // row_bytes * subset.rows // read
-    most = _ORDERED_WINDOW_ROWS if is_one else _WINDOW_ROWS
-    return min(most, _WINDOW_BYTES // row_bytes) * subset.rows // read
