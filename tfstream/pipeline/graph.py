@@ -253,7 +253,7 @@ def _records(paths: Tensor, offsets: Tensor) -> Tensor:
     places = tf.data.Dataset.from_tensor_slices((paths[:, tf.newaxis], offsets[:, tf.newaxis]))
 
     def read(_: Tensor) -> Tensor:
-        records = places.flat_map(_as_is(_record))
+        records = _by_one_thread(places.flat_map(_as_is(_record)))
         return records.batch(tf.size(paths, tf.int64)).get_single_element()
 
     nothing = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string))
@@ -292,6 +292,21 @@ def _record(path: Tensor, offset: Tensor) -> tf.data.Dataset:
         byte_offsets=offset,
     )
     return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(1)
+
+
+def _by_one_thread(records: tf.data.Dataset) -> tf.data.Dataset:
+    """The same strings, whose functions run on a thread of their own.
+
+    A function a block is so short that the threads of a pool spend more time in looking for it than
+    in running it.
+    """
+    variant = tf.raw_ops.PrivateThreadPoolDataset(
+        input_dataset=tf.data.experimental.to_variant(records),
+        num_threads=tf.constant(1, tf.int64),
+        output_types=[tf.string],
+        output_shapes=[[]],
+    )
+    return tf.data.experimental.from_variant(variant, records.element_spec)
 
 
 _ADVICE = "; `tfstream verify` finds all that is damaged: restore the file or convert again"

@@ -19,6 +19,7 @@ from tfstream.format import expressions
 from tfstream.format.places import Places
 from tfstream.format.subset import Subset
 from tfstream.order import Spec
+from tfstream.pipeline import allocator
 from tfstream.pipeline import features as featuring
 from tfstream.pipeline import label as labelling
 from tfstream.pipeline.features import NullPolicy
@@ -163,6 +164,7 @@ class Stream:
                 f"epochs must be a range of at least one epoch from 0 on, got {epochs}"
             )
         self._check_shards()
+        allocator.keep_buffers()
         graph = importlib.import_module("tfstream.pipeline.graph")
         wrapped = importlib.import_module("tfstream.pipeline.dataset").StreamDataset
         elements = graph.Elements(
