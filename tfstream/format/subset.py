@@ -39,8 +39,11 @@ class Subset:
     def kept(self) -> NDArray[Any]:
         """(blocks,) int64: kept rows of each of the blocks, at least 1."""
         kept: NDArray[Any] = self.catalog.block_rows[self.blocks].copy()
-        for i in np.flatnonzero(np.isin(self.blocks, list(self.bitmaps))):
-            kept[i] = self.bitmaps[int(self.blocks[i])].sum()
+        if self.bitmaps:
+            ordinals = np.fromiter(self.bitmaps, np.int64, len(self.bitmaps))
+            counts = (np.count_nonzero(bitmap) for bitmap in self.bitmaps.values())
+            places = np.searchsorted(self.blocks, ordinals)
+            kept[places] = np.fromiter(counts, np.int64, len(ordinals))
         return kept
 
     @property
