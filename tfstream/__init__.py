@@ -7,7 +7,7 @@ The floors, from the ground up:
 - `conversion`: sources → shards, by Dask. No TensorFlow.
 - `pipeline`: shards → tf.data.Dataset. No Dask.
 - `lineage`: callback, run log, trace.
-- `arguments`, `cells`, `cli`, `demo`, `display`: the roof.
+- `arguments`, `cells`, `cli`, `demo`, `display`, `evidence`, `questions`, `screen`: the roof.
 
 Importing the package loads neither TensorFlow nor Dask; each public name loads what it needs when
 first used.

@@ -48,6 +48,18 @@ def keys(texts: Sequence[str]) -> list[str]:
     return found
 
 
+def steps(text: str) -> int | range:
+    """The step, or the steps A to B-1, that `N` or `A:B` means.
+
+    Raises:
+        UsageError: if it has another form.
+    """
+    numbers = text.split(":")
+    if len(numbers) > len("AB") or not all(number.isdecimal() for number in numbers):
+        raise UsageError(f"--step {text}: expected a step such as 12, or 10:20 for 10 to 19")
+    return int(text) if len(numbers) == 1 else range(*map(int, numbers))
+
+
 def _origin(text: str) -> tuple[str, str]:
     name, _, origin = text.partition("=")
     return name, origin or name

@@ -5,31 +5,22 @@ Results go to stdout; progress and errors go to stderr.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
-import pyarrow as pa
-import pyarrow.csv as pcsv
-import pyarrow.parquet as pq
 import typer
-from rich.console import Console
 
-from tfstream import arguments, cells, display, storage
+from tfstream import arguments, cells, questions, storage
 from tfstream.errors import TfstreamError, UsageError
 from tfstream.format.check import Finding, check_dataset
 from tfstream.format.manifest import MANIFEST, Catalog, open_catalog
 from tfstream.lineage import description
-
-if TYPE_CHECKING:
-    from tfstream.conversion.progress import ProgressCallback
+from tfstream.screen import Screen, ShardsFolder
 
 _SHOWN_GROUPS, _SHOWN_SOURCES = 6, 3
 
@@ -41,51 +32,11 @@ app = typer.Typer(
 )
 
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the data set.")]
-ShardsFolder = Annotated[
-    Path | None,
-    typer.Option("--shards", help="Folder of the run's data set, if it has moved since."),
-]
-RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="Folder of the run, as given to LineageCallback.")
-]
-
-
-class Format(str, Enum):
-    """How a table is printed."""
-
-    table = "table"
-    csv = "csv"
-    json = "json"
-    parquet = "parquet"
-
-
 SchedulerOption = Annotated[
     str | None,
     typer.Option(help="Address of a Dask scheduler, or threads, processes or synchronous."),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show no progress, the result alone.")]
-FormatOption = Annotated[Format, typer.Option("--format", help="How to print the table.")]
-
-
-class Screen:
-    """Where people read: results on stdout, progress on stderr."""
-
-    def __init__(self, *, quiet: bool = False) -> None:
-        """Over the process's own stdout and stderr; without progress if quiet."""
-        self._console = Console(stderr=True, quiet=quiet)
-
-    @property
-    def interactive(self) -> bool:
-        """Whether somebody watches."""
-        return self._console.is_terminal
-
-    def say(self, line: str) -> None:
-        """One line of a result, at once."""
-        print(line, flush=True)
-
-    def progress(self) -> AbstractContextManager[ProgressCallback]:
-        """A function that shows how far a conversion is: bars on a terminal, else plain lines."""
-        return display.progress(self._console)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -247,45 +198,8 @@ def verify(
     screen.say(f"no finding in {folder}")
 
 
-@app.command()
-def trace(
-    run: RunFolder,
-    step: Annotated[int, typer.Option(help="Step, counted from 0 over the whole run.")],
-    form: FormatOption = Format.table,
-    shards: ShardsFolder = None,
-) -> None:
-    """Print the rows of a step, back to their sources."""
-    from tfstream.lineage.run import open_run
-
-    _print_table(open_run(run, shards=shards).rows(step=step), form)
-
-
-@app.command()
-def find(
-    run: RunFolder,
-    source: Annotated[str | None, typer.Option(help="Source file, or the end of its path.")] = None,
-    row: Annotated[int | None, typer.Option(help="Row of the source, 0 for the first.")] = None,
-    row_id: Annotated[
-        int | None, typer.Option(help="Row id, in place of --source and --row.")
-    ] = None,
-    form: FormatOption = Format.table,
-    shards: ShardsFolder = None,
-) -> None:
-    """Print the steps that saw a row."""
-    by_id = row_id is not None
-    if (source is None) is not by_id or (row is None) is not by_id:
-        raise UsageError("find needs --source FILE and --row ROW, or --row-id ID alone")
-    from tfstream.lineage.run import open_run
-
-    opened = open_run(run, shards=shards)
-    if row_id is not None:
-        steps = opened.steps_of(row_ids=[row_id])
-    else:
-        steps = opened.steps_of(source=source, source_row=row)
-    if not steps.num_rows and form is Format.table:
-        Screen().say("no step saw this row")
-        return
-    _print_table(steps, form)
+for question in questions.COMMANDS:
+    app.command()(question)
 
 
 @app.command()
@@ -328,22 +242,6 @@ def _sizes(catalog: Catalog) -> str:
         f"{size:,.1f} MB",
     )
     return ", ".join(counts)
-
-
-def _print_table(table: pa.Table, form: Format) -> None:
-    if form is Format.table:
-        for line in cells.aligned(cells.cells(table)):
-            print(line)
-        return
-    if form is Format.json:
-        print(json.dumps(table.to_pylist(), indent=1, default=str, ensure_ascii=False))
-        return
-    sys.stdout.flush()
-    write = pcsv.write_csv if form is Format.csv else pq.write_table
-    buffer = pa.BufferOutputStream()
-    write(table, buffer)
-    sys.stdout.buffer.write(buffer.getvalue())
-    sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tfstream.errors import UsageError
-from tfstream.format import expressions
+from tfstream.format import expressions, pruning
 from tfstream.format.manifest import Catalog
 from tfstream.format.reader import read_block
 
@@ -139,7 +139,9 @@ class Subset:
             else:
                 others.append(part)
         some, every = self._decided(groups)
-        if not others:
+        if others:
+            some &= pruning.possible_blocks(catalog, others)[self.blocks]
+        else:
             every &= np.isin(self.blocks, list(self.bitmaps), invert=True)
         blocks, bitmaps = [], {}
         for block, whole in zip(self.blocks[some].tolist(), every[some].tolist(), strict=True):

@@ -20,8 +20,17 @@ from tfstream.format.check import Finding
 from tfstream.format.manifest import MANIFEST, Catalog, open_catalog
 from tfstream.format.places import Places
 from tfstream.format.subset import Subset
-from tfstream.lineage import description, log, verify
+from tfstream.lineage import (
+    composition,
+    coverage,
+    description,
+    difference,
+    log,
+    verify,
+    whereabouts,
+)
 from tfstream.lineage.description import Description
+from tfstream.lineage.difference import Difference
 
 STEPS = pa.schema(
     [
@@ -158,20 +167,47 @@ class Run:
             return int(pc.max(found).as_py())
         raise UsageError(f"no attempt of {self.folder} has step {step}; {_extent(steps)}")
 
-    def rows(self, *, step: int, attempt: int | None = None) -> pa.Table:
-        """The rows of a consumed step, in the order of the batch.
+    @cached_property
+    def seen(self) -> pa.Table:
+        """The steps that the weights of the last attempt have seen, each once; columns as `steps`.
+
+        What an attempt trained beyond the step at which a later one began was rolled back.
+        """
+        steps = self.steps
+        kept, stop = [], None
+        for number in sorted(self.logs, reverse=True):
+            mine = steps.filter(pc.equal(steps["attempt"], number))
+            kept.append(mine if stop is None else mine.filter(pc.less(mine["step"], stop)))
+            first = self.logs[number].attempt.first_step
+            stop = first if stop is None else min(stop, first)
+        return pa.concat_tables([STEPS.empty_table(), *reversed(kept)])
+
+    def rows(
+        self,
+        *,
+        step: int | range | None = None,
+        epoch: int | None = None,
+        attempt: int | None = None,
+    ) -> pa.Table:
+        """The rows of a consumed step, or of several, in the order of the batches.
 
         Args:
-            step: counted over the run.
-            attempt: its number; the one that survived if None.
+            step: counted over the run; a range for those of its steps that the weights have seen.
+            epoch: of the stream, in place of `step`: those of its steps that they have seen.
+            attempt: for one step, the number of the attempt; the one that survived if None.
 
         Returns:
             row_id, the keys of the row's group, shard (its path), row_in_shard, source (its path),
-            source_row. A key that has one of these names is called group_ and its name.
+            source_row; before them `step` if several were asked for. A key that has one of these
+            names is called group_ and its name.
 
         Raises:
-            UsageError: if the step was not consumed.
+            UsageError: if the step was not consumed, or none of several.
         """
+        if (step is None) is (epoch is None):
+            raise UsageError("give either a step, or a range of steps, or an epoch")
+        if not isinstance(step, int):
+            return self._rows_of(self._chosen(step, epoch))
         if attempt is None:
             attempt = self.attempt_of(step)
         steps = self.steps.filter(pc.equal(self.steps["attempt"], attempt))
@@ -179,8 +215,8 @@ class Run:
             raise UsageError(
                 f"attempt {attempt} of {self.folder} has no step {step}; {_extent(steps)}"
             )
-        epoch, step_in_epoch = divmod(step, self.description.training.spec.steps_per_epoch)
-        return describe_rows(self.catalog, self.places.rows_of(epoch, step_in_epoch))
+        place = divmod(step, self.description.training.spec.steps_per_epoch)
+        return whereabouts.describe_rows(self.catalog, self.places.rows_of(*place))
 
     def steps_of(
         self,
@@ -188,6 +224,7 @@ class Run:
         source: str | None = None,
         source_row: int | None = None,
         row_ids: Sequence[int] | np.ndarray | None = None,
+        where: str | None = None,
     ) -> pa.Table:
         """The consumed steps that saw some rows, by row, attempt and step.
 
@@ -195,14 +232,16 @@ class Run:
             source: path of a source file, or the end of it; together with `source_row`.
             source_row: row of the source, 0-based.
             row_ids: row ids instead.
+            where: a condition instead, such as "tailnum = 'N14228'"; blocks that may have such rows
+                are read.
 
         Returns:
             Columns as in `STEPS_OF`.
 
         Raises:
-            UsageError: if there is no such row, or both or neither were given.
+            UsageError: if there is no such row, or not exactly one kind of question was asked.
         """
-        ids = self._ids(source, source_row, row_ids)
+        ids = self._ids(source, source_row, row_ids, where)
         steps_per_epoch = self.description.training.spec.steps_per_epoch
         logged = self.steps
         attempts, steps = logged["attempt"].to_numpy(), logged["step"].to_numpy()
@@ -225,6 +264,35 @@ class Run:
         tables.sort(key=lambda line: (line["row_id"], line["attempt"], line["step"]))
         return pa.Table.from_pylist(tables, schema=STEPS_OF)
 
+    def coverage(self) -> pa.Table:
+        """How often the weights have seen the rows of each group.
+
+        Returns:
+            The keys of the group, `seen` (times) and `rows`, by group and times.
+        """
+        return coverage.coverage(self)
+
+    def composition(self, by: str | None = None, *, step: int | range | None = None) -> pa.Table:
+        """What the batches that the weights have seen were made of.
+
+        Args:
+            by: a column, or a key function such as "bucket(price, 10)"; the groups if None.
+            step: a step, or a range of steps, counted over the run; all if None.
+
+        Returns:
+            step, the group's keys or the value, and rows, by step and value.
+
+        Raises:
+            UsageError: if `by` is neither, or no such step was seen.
+        """
+        steps = range(step, step + 1) if isinstance(step, int) else step
+        places = self._chosen(steps, None)
+        return composition.composition(self, by, places)
+
+    def difference(self, other: Run) -> Difference:
+        """Where this run and another one begin to differ in the rows they saw, and why."""
+        return difference.difference(self, other)
+
     def verify(self, *, deep: bool = False) -> list[Finding]:
         """Check the logs, the data set and its sources against each other.
 
@@ -238,13 +306,22 @@ class Run:
         return list(verify.findings(self, deep=deep))
 
     def _ids(
-        self, source: str | None, source_row: int | None, row_ids: Sequence[int] | np.ndarray | None
+        self,
+        source: str | None,
+        source_row: int | None,
+        row_ids: Sequence[int] | np.ndarray | None,
+        where: str | None,
     ) -> np.ndarray:
-        if (source is None) != (source_row is None) or (source is None) == (row_ids is None):
-            raise UsageError("give either source and source_row, or row_ids")
-        if row_ids is None and source is not None and source_row is not None:
+        asked = [source is not None, row_ids is not None, where is not None]
+        if (source is None) != (source_row is None) or sum(asked) != 1:
+            raise UsageError("give either source and source_row, or row_ids, or where")
+        if source is not None and source_row is not None:
             ordinal = provenance.find_source(self.catalog, source)
             return provenance.row_ids_of(self.catalog, ordinal, np.asarray([source_row], np.int64))
+        if where is not None:
+            found = Subset.whole(self.catalog).where(where)
+            parts = [found.row_ids_in(int(block)) for block in found.blocks]
+            return np.concatenate([np.empty(0, np.int64), *parts])
         ids = np.asarray(row_ids, np.int64).reshape(-1)
         outside = ids[(ids < 0) | (ids >= self.catalog.rows)]
         if len(outside):
@@ -253,6 +330,30 @@ class Run:
             )
         unique: np.ndarray = np.unique(ids)
         return unique
+
+    def _chosen(self, step: range | None, epoch: int | None) -> list[tuple[int, int, int]]:
+        """(step, epoch, step in the epoch) of the steps seen; all, or some.
+
+        Raises:
+            UsageError: if there is none.
+        """
+        seen = self.seen
+        numbers, epochs = seen["step"].to_numpy(), seen["epoch"].to_numpy()
+        wanted = np.ones(len(numbers), bool) if epoch is None else epochs == epoch
+        if step is not None:
+            wanted &= np.isin(numbers, np.asarray(step))
+        if not wanted.any():
+            raise UsageError(f"none of these steps was seen; {_extent(seen)}")
+        found = seen.filter(pa.array(wanted)).select(["step", "epoch", "step_in_epoch"])
+        return list(zip(*(column.to_pylist() for column in found.columns), strict=True))
+
+    def _rows_of(self, steps: list[tuple[int, int, int]]) -> pa.Table:
+        """The rows of several steps, with their step."""
+        rows = [self.places.rows_of(epoch, place) for _, epoch, place in steps]
+        numbers = np.repeat([step for step, _, _ in steps], [len(ids) for ids in rows])
+        found = whereabouts.describe_rows(self.catalog, np.concatenate(rows))
+        name = "step" if "step" not in found.column_names else "run_step"
+        return found.add_column(0, name, pa.array(numbers))
 
     def _steps_of_log(self, number: int, found: log.Log) -> pa.Table:
         spec = self.description.training.spec
@@ -273,26 +374,6 @@ class Run:
             np.concatenate([piece.label_fingerprints for piece in pieces]),
         ]
         return pa.table(columns, schema=STEPS)
-
-
-def describe_rows(catalog: Catalog, row_ids: np.ndarray) -> pa.Table:
-    """Where rows lie and where they come from; columns as in `Run.rows`."""
-    first = catalog.shards["first_row"].to_numpy()
-    shard = np.searchsorted(first, row_ids, side="right") - 1
-    group = np.searchsorted(catalog.group_starts, row_ids, side="right") - 1
-    source, source_row = provenance.rows_of_sources(catalog, row_ids)
-    fixed = {
-        "row_id": pa.array(row_ids),
-        "shard": catalog.shards["path"].take(pa.array(shard)),
-        "row_in_shard": pa.array(row_ids - first[shard]),
-        "source": catalog.sources["path"].take(pa.array(source)),
-        "source_row": pa.array(source_row),
-    }
-    keys = {
-        f"group_{name}" if name in fixed else name: catalog.groups[name].take(pa.array(group))
-        for name in catalog.manifest.keys
-    }
-    return pa.table({"row_id": fixed.pop("row_id")} | keys | fixed)
 
 
 def _extent(steps: pa.Table) -> str:

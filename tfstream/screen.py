@@ -1,0 +1,84 @@
+"""What the commands share: where they print, and options that several of them have."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import AbstractContextManager
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import pyarrow as pa
+import pyarrow.csv as pcsv
+import pyarrow.parquet as pq
+import typer
+from rich.console import Console
+
+from tfstream import cells, display
+
+if TYPE_CHECKING:
+    from tfstream.conversion.progress import ProgressCallback
+
+ShardsFolder = Annotated[
+    Path | None,
+    typer.Option("--shards", help="Folder of the run's data set, if it has moved since."),
+]
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="Folder of the run, as given to LineageCallback.")
+]
+
+
+class Format(str, Enum):
+    """How a table is printed."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    parquet = "parquet"
+
+
+FormatOption = Annotated[Format, typer.Option("--format", help="How to print the table.")]
+
+
+class Screen:
+    """Where people read: results on stdout, progress on stderr."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        """Over the process's own stdout and stderr; without progress if quiet."""
+        self._console = Console(stderr=True, quiet=quiet)
+
+    @property
+    def interactive(self) -> bool:
+        """Whether somebody watches."""
+        return self._console.is_terminal
+
+    def say(self, line: str) -> None:
+        """One line of a result, at once."""
+        print(line, flush=True)
+
+    def note(self, line: str) -> None:
+        """One line beside a result, for people alone."""
+        sys.stdout.flush()
+        print(line, file=sys.stderr)
+
+    def progress(self) -> AbstractContextManager[ProgressCallback]:
+        """A function that shows how far a conversion is: bars on a terminal, else plain lines."""
+        return display.progress(self._console)
+
+
+def print_table(table: pa.Table, form: Format) -> None:
+    """Print a table on stdout."""
+    if form is Format.table:
+        for line in cells.aligned(cells.cells(table)):
+            print(line)
+        return
+    if form is Format.json:
+        print(json.dumps(table.to_pylist(), indent=1, default=str, ensure_ascii=False))
+        return
+    sys.stdout.flush()
+    write = pcsv.write_csv if form is Format.csv else pq.write_table
+    buffer = pa.BufferOutputStream()
+    write(table, buffer)
+    sys.stdout.buffer.write(buffer.getvalue())
+    sys.stdout.buffer.flush()
