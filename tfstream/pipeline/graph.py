@@ -1,33 +1,37 @@
 """The graph: windows in, batches out, and no Python in between.
 
-One element of the outer dataset is a window. A single parallel map makes all its batches: the plan
-of the window by `order`, its blocks read at their byte offsets, checked against the plan, cut,
-decoded and gathered.
+One element of the outer dataset is a window. A parallel map prepares it: the plan of the window by
+`order`, its blocks read at their byte offsets, checked against the plan, cut and decoded. A second
+one picks its batches out of that, a few steps at a time.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tfstream import order
 from tfstream.fingerprint import fingerprints
-from tfstream.format import block, expressions
+from tfstream.format import expressions
 from tfstream.format.subset import Subset
 from tfstream.order import Spec
-from tfstream.pipeline import decode
+from tfstream.pipeline import decode, records
 from tfstream.pipeline.arrays import TENSORFLOW
-from tfstream.pipeline.columns import WindowColumns
+from tfstream.pipeline.columns import Tables, WindowColumns
 from tfstream.pipeline.control import Control
 from tfstream.pipeline.features import Feature
 from tfstream.share import WHOLE, Share
 from tfstream.skips import Skips
 
 Tensor = Any
+
+_PICKED_ROWS = 8_192
+"""Rows that are picked at once: what fits a core's cache is soon cut into batches."""
 
 _as_is = tf.autograph.experimental.do_not_convert
 """There is no Python control flow over tensors, and what AutoGraph rewrites is slow to trace."""
@@ -60,6 +64,19 @@ class _Place:
     tap: Tensor
 
 
+class _Prepared(NamedTuple):
+    """A window out of which batches are picked."""
+
+    made: dict[str, Tensor]
+    """As `Tables` has it."""
+    rows: Tensor
+    """(reads,) int64: rows of each block."""
+    places: Tensor
+    """(steps, rows) int64: as `WindowColumns` has it."""
+    others: dict[str, Tensor]
+    """Labels and weights, (steps, rows) each."""
+
+
 class Plan:
     """A subset as tensors that the graph captures, its order, and what a batch is made of."""
 
@@ -77,9 +94,12 @@ class Plan:
         catalog, blocks = subset.catalog, subset.blocks
         self.subset, self.spec, self.elements, self.share = subset, spec, elements, share
         self.skipped = tf.constant(skips.ranges, tf.int64) if skips else None
-        self.kept = tf.constant(subset.kept, tf.int64)
-        self.ordinal = tf.constant(blocks, tf.int64)
-        self.rows = tf.constant(catalog.block_rows[blocks], tf.int64)
+        # 32 bytes a block, 28 where blocks are kept whole: it is held once more in the graph.
+        rows = catalog.block_rows[blocks]
+        self._rows = tf.constant(rows, tf.int32)
+        is_whole = np.array_equal(subset.kept, rows)
+        self._kept = self._rows if is_whole else tf.constant(subset.kept, tf.int32)
+        self._ordinal = tf.constant(blocks, tf.int32)
         self.first = tf.constant(catalog.block_first[blocks], tf.int64)
         self.offset = tf.constant(catalog.block_offset[blocks], tf.int64)
         self.shard = tf.constant(catalog.block_shard[blocks], tf.int32)
@@ -89,6 +109,20 @@ class Plan:
         )
         self.bitmaps = _bitmaps(subset)
         self.layout = None if layout is None else layout.mapped(tf.constant)
+        self.needed = _needed(self)
+
+    @property
+    def kept(self) -> Tensor:
+        """In the graph: (blocks,) int64, kept rows of each block."""
+        return tf.cast(self._kept, tf.int64)
+
+    def rows(self, blocks: Tensor) -> Tensor:
+        """In the graph: all rows of these blocks, int64."""
+        return tf.cast(tf.gather(self._rows, blocks), tf.int64)
+
+    def ordinal(self, blocks: Tensor) -> Tensor:
+        """In the graph: which blocks of the data set these are, int64."""
+        return tf.cast(tf.gather(self._ordinal, blocks), tf.int64)
 
 
 def batches(plan: Plan, control: Control, *, parallelism: int) -> tf.data.Dataset:
@@ -109,16 +143,16 @@ def batches(plan: Plan, control: Control, *, parallelism: int) -> tf.data.Datase
     epochs = tf.data.Dataset.range(1).map(_as_is(begin)).flat_map(_as_is(epochs_of))
     made = _windows(plan, epochs, parallelism=parallelism, fingerprinted=True)
 
-    def tapped(batch: Any, entry: Any, tap: Tensor) -> Any:  # noqa: ANN401 - nested tensors
+    def tapped(window: _Prepared, entry: Any, tap: Tensor) -> Any:  # noqa: ANN401 - nested tensors
         def put() -> Tensor:
             with tf.control_dependencies([control.put(*entry)]):
                 return tf.constant(value=True)
 
         done = tf.cond(tap, put, lambda: tf.constant(value=False))
         with tf.control_dependencies([done]):
-            return tf.nest.map_structure(tf.identity, batch)
+            return tf.nest.map_structure(tf.identity, window)
 
-    return made.map(_as_is(tapped)).unbatch()
+    return _picked(plan, made.map(_as_is(tapped)), parallelism=parallelism)
 
 
 def stateless_batches(
@@ -137,13 +171,13 @@ def stateless_batches(
     # TensorFlow takes the reading of blocks for a state, and would refuse checkpoints.
     options = tf.data.Options()
     options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
-    return made.unbatch().with_options(options)
+    return _picked(plan, made, parallelism=parallelism).with_options(options)
 
 
 def _windows(
     plan: Plan, epochs: tf.data.Dataset, *, parallelism: int, fingerprinted: bool
 ) -> tf.data.Dataset:
-    """Every window's batches, from (epoch, start and stop in it, generation, tap); in order."""
+    """Every window, prepared, from (epoch, start and stop in it, generation, tap); in order."""
     spec = plan.spec
 
     def windows_of(
@@ -196,8 +230,48 @@ def _wanted(plan: Plan, place: _Place) -> tuple[Tensor, Tensor]:
     return run_steps, wanted
 
 
+def _picked(plan: Plan, windows: tf.data.Dataset, *, parallelism: int) -> tf.data.Dataset:
+    """The batches of prepared windows, one by one."""
+    columns = [feature.column for feature in plan.elements.features]
+    # Items of lists are cut for all rows of a window at once.
+    is_whole = any(column.is_list or column.null_items for column in columns)
+    steps = max(1, sys.maxsize if is_whole else _PICKED_ROWS // plan.spec.batch_size)
+
+    def parts_of(window: _Prepared) -> tf.data.Dataset:
+        count = -(-tf.shape(window.places, tf.int64)[0] // steps)
+        whole = tf.data.Dataset.from_tensors(window).repeat()
+        return tf.data.Dataset.zip((tf.data.Dataset.range(count), whole))
+
+    def pick(part: Tensor, window: _Prepared) -> Any:  # noqa: ANN401 - nested tensors
+        schema = plan.subset.catalog.schema
+        tables = Tables(schema, records=None, rows=window.rows, made=dict(window.made))
+        lines = slice(part * steps, (part + 1) * steps)
+        others = {name: values[lines] for name, values in window.others.items()}
+        return _batch(plan, WindowColumns(tables, window.places[lines]), others)
+
+    parts = windows.flat_map(_as_is(parts_of))
+    return parts.map(_as_is(pick), num_parallel_calls=parallelism, deterministic=True).unbatch()
+
+
+def _needed(plan: Plan) -> tuple[str, ...]:
+    """The features of a block that batches need: tried out on a graph that never runs."""
+    names: list[str] = []
+
+    def look(blocks: Tensor, rows: Tensor, places: Tensor) -> Any:  # noqa: ANN401 - nested tensors
+        tables = Tables(plan.subset.catalog.schema, records=blocks, rows=rows)
+        batch = _features(plan, WindowColumns(tables, places))
+        names.extend(tables.made)
+        return batch
+
+    integers = (tf.TensorSpec(shape, tf.int64) for shape in ([None], [None, None]))
+    tf.function(look, autograph=False).get_concrete_function(
+        tf.TensorSpec([None], tf.string), *integers
+    )
+    return tuple(names)
+
+
 def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: bool) -> Any:  # noqa: ANN401
-    """The batches of a window; with fingerprints, (batches, entry of the queue, tap)."""
+    """A window, prepared; with fingerprints, (window, entry of the queue, tap)."""
     spec = plan.spec
     share, layout = plan.share, plan.layout
     found = order.window_of(
@@ -205,8 +279,8 @@ def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: 
     )
     run_steps, wanted = _wanted(plan, place)
     picks = tf.boolean_mask(found.picks, wanted)
-    records, headers = _read(plan, found.blocks)
-    rows = tf.gather(plan.rows, found.blocks)
+    blocks, headers = records.read(plan, found.blocks)
+    rows = plan.rows(found.blocks)
     longest = tf.reduce_max(rows)
     mask = tf.range(longest)[tf.newaxis] < rows[:, tf.newaxis]
     if plan.bitmaps is not None:
@@ -218,16 +292,14 @@ def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: 
     # Each replica of a worker takes the next element, so a step is as many of them.
     places = tf.reshape(tf.gather(table, picks), [steps * share.replicas, -1])
     places.set_shape([None, None if spec.tail_steps else width])
-    columns = WindowColumns(
-        schema=plan.subset.catalog.schema,
-        records=records,
-        rows=rows,
-        places=places,
-    )
+    tables = Tables(plan.subset.catalog.schema, records=blocks, rows=rows)
+    columns = WindowColumns(tables, places)
     is_tail = place.window >= spec.full_windows
-    batch, bits = _batch(plan, columns, _weights(plan, picks, is_tail, tf.shape(places)))
+    others, bits = _others(plan, columns, _filling(plan, picks, is_tail, tf.shape(places)))
+    made = {name: tables.feature(name) for name in plan.needed}
+    prepared = _Prepared(made, rows, places, others)
     if not fingerprinted:
-        return batch
+        return prepared
 
     def row_ids() -> Tensor:
         ids = tf.gather(headers, places // longest) + places % longest
@@ -239,11 +311,11 @@ def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: 
     )
     where = tf.stack([place.generation, place.epoch, place.window])
     run_steps = tf.boolean_mask(run_steps, wanted)
-    entry = where, run_steps, row_prints, label_prints, tf.gather(plan.ordinal, found.blocks)
-    return batch, entry, place.tap
+    entry = where, run_steps, row_prints, label_prints, plan.ordinal(found.blocks)
+    return prepared, entry, place.tap
 
 
-def _weights(plan: Plan, picks: Tensor, is_tail: Tensor, shape: Tensor) -> Tensor | None:
+def _filling(plan: Plan, picks: Tensor, is_tail: Tensor, shape: Tensor) -> Tensor | None:
     """1 for rows, 0 for those that fill a share up, of this shape; None where nothing may be."""
     if not plan.elements.padded:
         return None
@@ -253,25 +325,34 @@ def _weights(plan: Plan, picks: Tensor, is_tail: Tensor, shape: Tensor) -> Tenso
     return tf.reshape(tf.broadcast_to(line, tf.shape(picks)), shape)
 
 
-def _batch(plan: Plan, columns: WindowColumns, weights: Tensor | None) -> tuple[Any, Tensor | None]:
-    elements = plan.elements
-    catalog = plan.subset.catalog
-    parts: list[Any] = [
-        decode.packed(columns, elements.features)
-        if elements.packed
-        else decode.features(columns, catalog, elements.features)
-    ]
-    bits = None
+def _others(
+    plan: Plan, columns: WindowColumns, filling: Tensor | None
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Labels and weights of a window, (steps, rows) each, and the labels' bits.
+
+    What is delivered is cut out of these, so that the fingerprint speaks for what the model gets.
+    """
+    elements, found, bits = plan.elements, {}, None
     if elements.label is not None:
-        values, bits = decode.label(columns, catalog, elements.label)
-        parts.append(values)
+        found["label"], bits = decode.label(columns, plan.subset.catalog, elements.label)
     if elements.weight is not None:
         stored = decode.weight(columns, elements.weight)
         # Not a product: a filling row's weight is 0 even if the stored one is infinite.
-        parts.append(stored if weights is None else tf.where(weights > 0, stored, weights))
-    elif weights is not None:
-        parts.append(weights)
-    return (parts[0] if len(parts) == 1 else tuple(parts)), bits
+        found["weight"] = stored if filling is None else tf.where(filling > 0, stored, filling)
+    elif filling is not None:
+        found["weight"] = filling
+    return found, bits
+
+
+def _batch(plan: Plan, columns: WindowColumns, others: dict[str, Tensor]) -> Any:  # noqa: ANN401
+    parts = [_features(plan, columns), *(others[n] for n in ("label", "weight") if n in others)]
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _features(plan: Plan, columns: WindowColumns) -> Any:  # noqa: ANN401 - nested tensors
+    if plan.elements.packed:
+        return decode.packed(columns, plan.elements.features)
+    return decode.features(columns, plan.subset.catalog, plan.elements.features)
 
 
 def _if(tap: Tensor, steps: Tensor, values: Callable[[], Tensor] | None) -> Tensor:
@@ -290,108 +371,6 @@ def _bits(lines: Tensor, width: Tensor) -> Tensor:
     shifts = tf.constant(np.arange(8), tf.uint8)
     bits = tf.bitwise.bitwise_and(tf.bitwise.right_shift(lines[:, :, tf.newaxis], shifts), 1)
     return tf.reshape(bits, [tf.shape(lines)[0], -1])[:, :width] > 0
-
-
-def _read(plan: Plan, blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """The records of some blocks, checked, and the first row ids that their headers tell."""
-    shards, offsets = tf.gather(plan.shard, blocks), tf.gather(plan.offset, blocks)
-    paths, count = tf.gather(plan.paths, shards), tf.size(blocks, tf.int64)
-
-    records = _records(paths, offsets)
-    is_whole = tf.size(records, tf.int64) == count
-    # TensorFlow's own error names no file: once there is one, it is looked for block by block.
-    absent = tf.cond(is_whole, lambda: count, lambda: _first_unreadable(paths, offsets))
-    here = _at(plan, blocks, tf.minimum(absent, count - 1))
-    complete = tf.debugging.Assert(
-        is_whole,
-        [
-            tf.strings.join(
-                [here, " cannot be read: it is missing, cut off or has a wrong CRC", _ADVICE]
-            )
-        ],
-    )
-    with tf.control_dependencies([complete]):
-        records = tf.identity(records)
-    start = block.layout(plan.subset.catalog.schema).header
-    first, rows, token = (
-        tf.io.decode_raw(tf.strings.substr(records, start + skip, size), dtype)[:, 0]
-        for skip, size, dtype in ((0, 8, tf.int64), (8, 4, tf.int32), (12, 8, tf.int64))
-    )
-    right = (
-        (first == tf.gather(plan.first, blocks))
-        & (tf.cast(rows, tf.int64) == tf.gather(plan.rows, blocks))
-        & (token == tf.gather(plan.tokens, shards))
-    )
-    here = _at(plan, blocks, tf.argmin(tf.cast(right, tf.int32)))
-    expected = tf.debugging.Assert(
-        tf.reduce_all(right),
-        [tf.strings.join([here, " holds other rows, of another block or conversion", _ADVICE])],
-    )
-    with tf.control_dependencies([expected]):
-        return tf.identity(records), tf.identity(first)
-
-
-def _records(paths: Tensor, offsets: Tensor) -> Tensor:
-    """The records at these places, (places,) string; fewer if one cannot be read."""
-    places = tf.data.Dataset.from_tensor_slices((paths[:, tf.newaxis], offsets[:, tf.newaxis]))
-
-    def read(_: Tensor) -> Tensor:
-        records = places.flat_map(_as_is(_record))
-        return records.batch(tf.size(paths, tf.int64)).get_single_element()
-
-    nothing = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string))
-    found = tf.data.Dataset.range(1).map(_as_is(read)).ignore_errors(log_warning=True)
-    return found.concatenate(nothing).take(1).get_single_element()
-
-
-def _first_unreadable(paths: Tensor, offsets: Tensor) -> Tensor:
-    """Index of the first place where no record can be read; their number, if all can be now."""
-    count = tf.size(paths, tf.int64)
-    places = tf.data.Dataset.from_tensor_slices(
-        (tf.range(count), paths[:, tf.newaxis], offsets[:, tf.newaxis])
-    )
-
-    def index_of(index: Tensor, path: Tensor, offset: Tensor) -> Tensor:
-        record = _record(path, offset).get_single_element()
-        with tf.control_dependencies([record]):
-            return tf.identity(index)
-
-    readable = places.map(_as_is(index_of)).ignore_errors()
-    return readable.reduce(
-        tf.zeros([], tf.int64), lambda first, index: first + tf.cast(first == index, tf.int64)
-    )
-
-
-def _record(path: Tensor, offset: Tensor) -> tf.data.Dataset:
-    """The record of a file, (1,) string, at a byte offset, (1,) int64.
-
-    Only to be called in a function: at the top level TensorFlow forgets the offset when it
-    serialises the dataset.
-    """
-    variant = tf.raw_ops.TFRecordDatasetV2(
-        filenames=path,
-        compression_type="",
-        buffer_size=tf.constant(0, tf.int64),
-        byte_offsets=offset,
-    )
-    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(1)
-
-
-_ADVICE = "; `tfstream verify` finds all that is damaged: restore the file or convert again"
-
-
-def _at(plan: Plan, blocks: Tensor, index: Tensor) -> Tensor:
-    """The name of a block in a message."""
-    found = blocks[index]
-    first, rows, text = plan.first[found], plan.rows[found], tf.strings.as_string
-    return tf.strings.join(
-        [
-            plan.paths[plan.shard[found]],
-            tf.strings.join([": block ", text(plan.ordinal[found]), " at byte "]),
-            tf.strings.join([text(plan.offset[found]), ", rows ", text(first), " to "]),
-            text(first + rows - 1),
-        ]
-    )
 
 
 def _bitmaps(subset: Subset) -> tuple[Tensor, Tensor] | None:

@@ -21,9 +21,9 @@ from tfstream.format.index_files import refuse_links
 from tfstream.format.layout import layout_of
 from tfstream.format.places import Places
 from tfstream.format.subset import Subset
+from tfstream.pipeline import allocator, padding
 from tfstream.pipeline import features as featuring
 from tfstream.pipeline import label as labelling
-from tfstream.pipeline import padding
 from tfstream.pipeline.features import Forms
 from tfstream.pipeline.options import StreamOptions
 from tfstream.pipeline.ordering import spec_of
@@ -215,6 +215,7 @@ class Stream:
                 raise UsageError(f"start is in epoch {start.epoch}, which is not in {epochs}")
             epochs = epochs[epochs.index(start.epoch) :]
         self._check_shards()
+        allocator.keep_buffers()
         graph = importlib.import_module("tfstream.pipeline.graph")
         wrapped = importlib.import_module("tfstream.pipeline.dataset").StreamDataset
         elements = graph.Elements(
