@@ -94,7 +94,9 @@ class Places:
             )
         window, place = self._spec.window_of(step)
         rows: np.ndarray = self.window_rows(epoch, window)[place]
-        return rows if step < self._spec.full_steps else rows[: self._share.tail_rows(self._spec)]
+        if self._share.count == 1 or step < self._spec.full_steps:
+            return rows
+        return rows[: self._share.tail_rows(self._spec)]
 
     def steps_of(self, epoch: int, row_ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The steps of an epoch that have some rows: none, one, or by weights several for each.
