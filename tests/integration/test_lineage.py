@@ -455,7 +455,7 @@ def test_a_wrong_description_is_refused_with_its_field(folder: Path, tmp_path: P
         ),
         '"shuffle": "global"': (
             '"shuffle": "some"',
-            r"""shuffle is "global" or "none", not 'some'. Where: .*training\\.spec""",
+            r"""shuffle is "global" or "none", not 'some'. Where: .*training\.spec""",
         ),
         '"format": 0': ('"format": 7', "expected format 0, found 7"),
         '"stretches": 4': ('"stretches": 5', "stretches must divide batch_size"),
