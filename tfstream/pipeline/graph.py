@@ -130,17 +130,11 @@ def batches(plan: Plan, control: Control, *, parallelism: int) -> tf.data.Datase
     steps = plan.spec.steps_per_epoch
 
     def begin(_: Tensor) -> tuple[Tensor, ...]:
-        return control.start()
+        first, stop, generation, tap = control.start()
+        epoch, start = first // steps, first % steps
+        return epoch, start, stop - epoch * steps, generation, tap
 
-    def epochs_of(first: Tensor, stop: Tensor, generation: Tensor, tap: Tensor) -> tf.data.Dataset:
-        def part(epoch: Tensor) -> tuple[Tensor, ...]:
-            before = epoch * steps
-            start, end = tf.maximum(first - before, 0), tf.minimum(stop - before, steps)
-            return epoch, start, end, generation, tap
-
-        return tf.data.Dataset.range(first // steps, (stop + steps - 1) // steps).map(_as_is(part))
-
-    epochs = tf.data.Dataset.range(1).map(_as_is(begin)).flat_map(_as_is(epochs_of))
+    epochs = tf.data.Dataset.range(1).map(_as_is(begin))
     made = _windows(plan, epochs, parallelism=parallelism, fingerprinted=True)
 
     def tapped(window: _Prepared, entry: Any, tap: Tensor) -> Any:  # noqa: ANN401 - nested tensors
