@@ -108,6 +108,9 @@ def _conversions(job: str, workload: Workload) -> Iterator[Entry]:
         for rows in workload.scale_rows:
             note = "does time grow with rows?"
             yield Entry(name=f"tfstream-{rows}", rows=rows, bytes_per_row=_WIDE_BYTES, note=note)
+            note = _CONVERTERS["pyarrow-read"]
+            name = f"pyarrow-read-{rows}"
+            yield Entry(name=name, rows=rows, bytes_per_row=_WIDE_BYTES, note=note)
     else:
         yield Entry(
             name="tfstream-skewed",

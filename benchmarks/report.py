@@ -49,7 +49,7 @@ _CAPTIONS = {
     "bounded": "145 bytes a row, as in convert. RLIMIT_DATA holds the process to the limit; its "
     "resident memory with that of its children is checked against it, too.",
     "callback": "Whole epochs after the first, their starts included.",
-    "groups": "The source of convert. CPU s: seconds of all threads for a million rows.",
+    "groups": "The source of convert. CPU s / M: seconds of all threads for a million rows.",
 }
 _STREAMING = ("read", "fit")
 """Jobs whose epochs are started again and again."""
@@ -159,7 +159,7 @@ def show_job(
     table = Table(title=f"{job}: medians, in turn", caption=_CAPTIONS[job], title_justify="left")
     table.add_column("contender", no_wrap=True)
     starts = ("with start", "start s") if job in _STREAMING else ()
-    cpu = ("CPU s",) if job == "groups" else ()
+    cpu = ("CPU s / M",) if job in {"convert", "mixed", "scale", "groups"} else ()
     per_million = ("s / M rows",) if job in _PER_MILLION else ()
     own = (*starts, *cpu, *per_million)
     for header in ("rows", "M rows/s", "from - to", *own, "MB/s", "peak MB"):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 _MEASURED = "measured"
 _SAMPLE_S = 0.05
-_TIMEOUT_S = 1_800
+_TIMEOUT_S = 7_200
 _ROOT = Path(__file__).resolve().parents[1]
 _ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",

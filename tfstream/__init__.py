@@ -2,7 +2,8 @@
 
 The floors, from the ground up:
 
-- `errors`, `storage`, `order`, `fingerprint`, `cursor`, `skips`: what every room may use.
+- `errors`, `storage`, `arrays`, `spec`, `entries`, `share`, `order`, `fingerprint`, `cursor`,
+  `skips`: what every room may use.
 - `format`: what lies on disk. No TensorFlow, no Dask.
 - `conversion`: sources → shards, by Dask. No TensorFlow.
 - `pipeline`: shards → tf.data.Dataset. No Dask.
@@ -29,8 +30,10 @@ if TYPE_CHECKING:
     from tfstream.lineage.callback import LineageCallback
     from tfstream.lineage.run import Run, open_run
     from tfstream.pipeline.checkpoint import CheckpointCallback
+    from tfstream.pipeline.options import StreamOptions
+    from tfstream.pipeline.padding import Padded
     from tfstream.pipeline.shards import Shards
-    from tfstream.pipeline.stream import Stream, StreamOptions
+    from tfstream.pipeline.stream import Stream
 
     __version__: str
 
@@ -39,6 +42,7 @@ __all__ = [
     "ConvertOptions",
     "Cursor",
     "LineageCallback",
+    "Padded",
     "Progress",
     "Run",
     "Shards",
@@ -49,6 +53,7 @@ __all__ = [
     "convert",
     "open",
     "open_run",
+    "repair",
 ]
 
 _HOMES = {
@@ -56,11 +61,12 @@ _HOMES = {
     "ConvertOptions": "tfstream.conversion.options",
     "Cursor": "tfstream.cursor",
     "LineageCallback": "tfstream.lineage.callback",
+    "Padded": "tfstream.pipeline.padding",
     "Progress": "tfstream.conversion.progress",
     "Run": "tfstream.lineage.run",
     "Shards": "tfstream.pipeline.shards",
     "Stream": "tfstream.pipeline.stream",
-    "StreamOptions": "tfstream.pipeline.stream",
+    "StreamOptions": "tfstream.pipeline.options",
     "open_run": "tfstream.lineage.run",
 }
 
@@ -142,6 +148,36 @@ def append(
     run = importlib.import_module("tfstream.conversion.convert").append
     run(source, shards, options=options, scheduler=scheduler, progress=progress)
     return open(shards)
+
+
+def repair(
+    shards: str | os.PathLike[str],
+    *,
+    scheduler: Any = None,  # noqa: ANN401 - a name, an address or a distributed.Client
+    progress: ProgressCallback | None = None,
+) -> list[Any]:
+    """Make the damaged files of a data set again from its sources.
+
+    All sources are converted again, beside the data set, by the options that it keeps. Only if the
+    result has the data set's digest are files replaced, and only those that differ. Files that the
+    data set does not know stay.
+
+    Args:
+        shards: the folder of the data set, whose manifest and index must be whole.
+        scheduler: as for `convert`.
+        progress: as for `convert`.
+
+    Returns:
+        The findings of `verify` before, empty if there was nothing to do.
+
+    Raises:
+        UsageError: if there is no data set, or its sources were no files.
+        DataError: if a source is missing or has changed, or makes other rows; nothing is changed.
+        StorageError: if there is no space or a file cannot be written.
+    """
+    run = importlib.import_module("tfstream.conversion.repair").repair
+    found: list[Any] = run(shards, scheduler=scheduler, progress=progress)
+    return found
 
 
 def open(folder: str | os.PathLike[str], *, digest: str | None = None) -> Shards:  # noqa: A001 - `tfstream.open` reads as it is meant

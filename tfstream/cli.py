@@ -175,6 +175,19 @@ def inspect(out: Folder) -> None:
 
 
 @app.command()
+def repair(out: Folder, scheduler: SchedulerOption = None, *, quiet: QuietOption = False) -> None:
+    """Make damaged files of a data set again from its sources: equal, or nothing is changed."""
+    from tfstream.conversion.repair import repair as run
+
+    screen = Screen(quiet=quiet)
+    with screen.progress() as progress:
+        findings = run(out, scheduler=scheduler, progress=progress)
+    for finding in findings:
+        screen.say(str(finding))
+    screen.say(f"{out}: {len(findings)} findings before; equal to what was converted")
+
+
+@app.command()
 def verify(
     folder: Annotated[
         Path, typer.Argument(metavar="OUT|RUN", help="Folder of a data set or of a run.")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from tfstream.errors import DataError, ResumeError, TfstreamError, UsageError
-from tfstream.order import Spec
+from tfstream.spec import CHOICES, Spec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,16 +107,46 @@ def parse_spec(values: object, where: str) -> Spec:
     """
     if not isinstance(values, Mapping):
         raise DataError(f"expected an object, found {values!r}. Where: {where}")
-    known = {field.name: field.type for field in fields(Spec)}
-    for name, type_ in known.items():
-        value = values.get(name)
-        if type_ == "int" and (not isinstance(value, int) or isinstance(value, bool)):
-            raise DataError(f"expected an integer, found {value!r}. Where: {where}.{name}")
-        if type_ != "int" and not isinstance(value, str):
-            raise DataError(f"expected a string, found {value!r}. Where: {where}.{name}")
+    known = {field.name: field for field in fields(Spec)}
     if unknown := sorted(set(values) - set(known)):
         raise DataError(f"a spec has no {', '.join(unknown)}. Where: {where}")
+    found = {
+        name: _value(values.get(name), f"{where}.{name}", str(field.type))
+        for name, field in known.items()
+        if name in values or field.default is MISSING
+    }
+    for name, choices in CHOICES.items():
+        if name in found and found[name] not in choices:
+            expected = " or ".join(map(repr, choices))
+            raise DataError(f"expected {expected}, found {found[name]!r}. Where: {where}.{name}")
     try:
-        return Spec(**values)
+        return Spec(**found)
     except TfstreamError as error:
         raise DataError(f"{error}. Where: {where}") from error
+
+
+def _value(value: object, where: str, type_: str) -> Any:  # noqa: ANN401 - what the type says
+    """A value of a spec, by the annotation of its field: lists are tuples."""
+    if type_ == "int":
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise DataError(f"expected an integer, found {value!r}. Where: {where}")
+        return value
+    if type_ == "float":
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise DataError(f"expected a number, found {value!r}. Where: {where}")
+        return float(value)
+    if not type_.startswith("tuple["):
+        if not isinstance(value, str):
+            raise DataError(f"expected a string, found {value!r}. Where: {where}")
+        return value
+    if not isinstance(value, list):
+        raise DataError(f"expected a list, found {value!r}. Where: {where}")
+    inner = type_.removeprefix("tuple[").removesuffix("]")
+    if inner.endswith(", ..."):
+        types = [inner.removesuffix(", ...")] * len(value)
+    elif len(types := inner.split(", ")) != len(value):
+        raise DataError(f"expected {len(types)} values, found {value!r}. Where: {where}")
+    return tuple(
+        _value(item, f"{where}[{i}]", kind)
+        for i, (item, kind) in enumerate(zip(value, types, strict=True))
+    )

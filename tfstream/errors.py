@@ -6,7 +6,8 @@
     │   └── CorruptionError          exit code 3: a file is not what was written; `tfstream verify`
     names it
     ├── ResumeError                  exit code 4: what lies there belongs to something else
-    └── StorageError (OSError)       exit code 5: try again, or mend the disk or the network
+    ├── StorageError (OSError)       exit code 5: try again, or mend the disk or the network
+    └── WorkerError                  exit code 6: a process that did the work died; call again
 
 A message says what is wrong, where, and what to do. All of them pickle, since they cross Dask
 workers.
@@ -46,3 +47,9 @@ class StorageError(TfstreamError, OSError):
     """A file could not be read or written."""
 
     exit_code = 5
+
+
+class WorkerError(TfstreamError):
+    """A process that did the work died, or the cluster went; call again, with less at once."""
+
+    exit_code = 6

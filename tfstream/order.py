@@ -17,19 +17,48 @@ The order of an epoch, from the outside in:
 
 The windows of all stretches that are open at the same time are one window of this module:
 `window_steps * batch_size` rows.
+
+A `Layout` changes the first step: it puts *entries* in the place of blocks. An entry is a range of
+the kept rows of a block, all of them or a keyed part that is another one each epoch; a block may
+have several (weights). Runs of entries may stay together (shards). With `batches="group"` the
+permuted entries are sorted by group, steps are cut out of the rows of each group, and the steps of
+an epoch are permuted in place of 2.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from tfstream.errors import UsageError
+from tfstream.arrays import NUMPY, Array, Arrays, NumpyArrays
+from tfstream.entries import Layout, Parts
+from tfstream.share import WHOLE, Share
+from tfstream.spec import Spec
 
-Array = Any
-"""A numpy array or a TensorFlow tensor, as the `Arrays` at hand makes them."""
+__all__ = [
+    "GOLDEN",
+    "MIN_BITS",
+    "NUMPY",
+    "ROUNDS",
+    "Array",
+    "Arrays",
+    "Epoch",
+    "Layout",
+    "NumpyArrays",
+    "Spec",
+    "Window",
+    "epoch_of",
+    "first_step_of",
+    "key",
+    "keyed_ranks",
+    "mix",
+    "permutations",
+    "rows_of_steps",
+    "rows_permuted",
+    "window_of",
+    "window_with",
+]
 
 ROUNDS = 8
 """Rounds of the bijection. Four fail at lags of half and a quarter of a power of two."""
@@ -42,115 +71,8 @@ GOLDEN = 0x9E3779B97F4A7C15
 """What splitmix64 adds before it mixes: 2^64 divided by the golden ratio, odd."""
 _MIX_1 = 0xBF58476D1CE4E5B9
 _MIX_2 = 0x94D049BB133111EB
-_BLOCKS, _ROWS, _TAIL = 1, 2, 3
+_BLOCKS, _ROWS, _TAIL, _PARTS, _ROUNDING, _STEPS = 1, 2, 3, 4, 5, 6
 """Purposes: what a key is for. A number here is part of every golden order."""
-
-
-class Arrays(Protocol):
-    """The array operations that order needs; integers wrap around on overflow."""
-
-    def uint64(self, values: Array) -> Array:
-        """The values as uint64, at least one-dimensional."""
-
-    def uint32(self, values: Array) -> Array:
-        """The low 32 bits of the values."""
-
-    def int64(self, values: Array) -> Array:
-        """The values as int64."""
-
-    def arange(self, stop: Array) -> Array:
-        """0, 1, … below `stop`, int64."""
-
-    def right_shift(self, values: Array, bits: Array) -> Array:
-        """The values shifted right, zeros coming in."""
-
-    def minimum(self, left: Array, right: Array) -> Array:
-        """The smaller of each pair."""
-
-    def where(self, condition: Array, left: Array, right: Array) -> Array:
-        """`left` where the condition holds, else `right`."""
-
-    def compress(self, mask: Array, values: Array) -> Array:
-        """The values where the mask of the same shape holds, flat, in row-major order."""
-
-    def reshape(self, values: Array, *shape: Array) -> Array:
-        """The values in another shape."""
-
-    def swap(self, values: Array) -> Array:
-        """The first two axes exchanged."""
-
-    def sum(self, values: Array) -> Array:
-        """The sum of all values."""
-
-    def row_sums(self, values: Array) -> Array:
-        """The sum of each row of a matrix."""
-
-    def cumsum(self, values: Array) -> Array:
-        """Running sums of a vector."""
-
-    def take(self, values: Array, indices: Array) -> Array:
-        """The values at the indices, along the first axis."""
-
-    def search(self, ends: Array, positions: Array) -> Array:
-        """For each position, how many of the sorted `ends` are not above it; int64."""
-
-    def concat(self, left: Array, right: Array) -> Array:
-        """Two vectors, one after the other."""
-
-
-class NumpyArrays:
-    """`Arrays` by numpy."""
-
-    def uint64(self, values: Array) -> Array:
-        return np.atleast_1d(np.asarray(values)).astype(np.uint64)
-
-    def uint32(self, values: Array) -> Array:
-        return np.asarray(values).astype(np.uint32)
-
-    def int64(self, values: Array) -> Array:
-        return np.asarray(values).astype(np.int64)
-
-    def arange(self, stop: Array) -> Array:
-        return np.arange(int(stop), dtype=np.int64)
-
-    def right_shift(self, values: Array, bits: Array) -> Array:
-        return np.right_shift(values, np.asarray(bits).astype(values.dtype))
-
-    def minimum(self, left: Array, right: Array) -> Array:
-        return np.minimum(left, right)
-
-    def where(self, condition: Array, left: Array, right: Array) -> Array:
-        return np.where(condition, left, right)
-
-    def compress(self, mask: Array, values: Array) -> Array:
-        return values[mask]
-
-    def reshape(self, values: Array, *shape: Array) -> Array:
-        return values.reshape([int(n) for n in shape])
-
-    def swap(self, values: Array) -> Array:
-        return np.swapaxes(values, 0, 1)
-
-    def sum(self, values: Array) -> Array:
-        return np.sum(values)
-
-    def row_sums(self, values: Array) -> Array:
-        return np.sum(values, axis=1, dtype=values.dtype)
-
-    def cumsum(self, values: Array) -> Array:
-        return np.cumsum(values)
-
-    def take(self, values: Array, indices: Array) -> Array:
-        return values[indices]
-
-    def search(self, ends: Array, positions: Array) -> Array:
-        return np.searchsorted(ends, positions, side="right").astype(np.int64)
-
-    def concat(self, left: Array, right: Array) -> Array:
-        return np.concatenate([left, right])
-
-
-NUMPY = NumpyArrays()
 
 
 def mix(xp: Arrays, values: Array) -> Array:
@@ -211,106 +133,25 @@ def permutations(xp: Arrays, keys: Array, n: Array) -> Array:
     return xp.reshape(xp.compress(x <= last, x), -1, n)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
-    """What determines the order of a stream, besides the rows kept of each block."""
-
-    subset: str
-    """Digest of the subset."""
-    rows: int
-    """Rows of the subset, at least 1."""
-    blocks: int
-    """Blocks of the subset with at least one kept row."""
-    batch_size: int
-    """Rows of a batch over all workers."""
-    remainder: Literal["keep", "drop"]
-    """Whether the last rows of an epoch, fewer than a batch, are a batch of their own."""
-    shuffle: Literal["global", "none"]
-    """"none": the order of the manifest."""
-    window_steps: int
-    """Steps whose rows are permuted together, at least 1."""
-    stretches: int
-    """Equal parts of the sequence that are open at the same time; divides the batch size."""
-    seed: int
-    """0 to 2^63 - 1."""
-
-    def __post_init__(self) -> None:
-        """Refuse numbers that no order can be made of."""
-        for name, value, allowed in (
-            ("remainder", self.remainder, ("keep", "drop")),
-            ("shuffle", self.shuffle, ("global", "none")),
-        ):
-            if value not in allowed:
-                raise UsageError(f'{name} is "{allowed[0]}" or "{allowed[1]}", not {value!r}')
-        if self.shuffle == "none" and self.stretches != 1:
-            raise UsageError(f'shuffle="none" has one stretch, got {self.stretches}')
-        if self.batch_size < 1:
-            raise UsageError(f"batch_size must be at least 1, got {self.batch_size}")
-        if not 0 <= self.seed < 2**63:
-            raise UsageError(f"seed must be from 0 to 2^63 - 1, got {self.seed}")
-        if self.window_steps < 1 or self.window_steps * self.batch_size > 2**31:
-            raise UsageError(
-                f"a window must have from 1 step to 2^31 rows, got {self.window_steps} steps of "
-                f"{self.batch_size} rows; set window_rows"
-            )
-        if self.stretches < 1 or self.batch_size % self.stretches:
-            raise UsageError(
-                f"stretches must divide batch_size, got {self.stretches} for {self.batch_size} rows"
-            )
-        if self.rows < 1:
-            raise UsageError(
-                "the subset has no rows, so no epoch has a step; choose another subset"
-            )
-        if self.steps_per_epoch < 1:
-            raise UsageError(
-                f"an epoch has no step: {self.rows} rows are fewer than one batch of "
-                f'{self.batch_size} and remainder="drop"; use a smaller batch or remainder="keep"'
-            )
-
-    @property
-    def full_steps(self) -> int:
-        """Steps of an epoch with exactly `batch_size` rows."""
-        return self.rows // self.batch_size
-
-    @property
-    def tail_rows(self) -> int:
-        """Rows of the last, shorter batch; 0 where there is none."""
-        return self.rows % self.batch_size if self.remainder == "keep" else 0
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches of an epoch."""
-        return self.full_steps + (self.tail_rows > 0)
-
-    @property
-    def full_windows(self) -> int:
-        """Windows of an epoch that hold full batches."""
-        return -(-self.full_steps // self.window_steps)
-
-    @property
-    def windows_per_epoch(self) -> int:
-        """Windows of an epoch; the shorter batch has one of its own."""
-        return self.full_windows + (self.tail_rows > 0)
-
-    def window_of(self, step: int) -> tuple[int, int]:
-        """The window that holds a step of an epoch, and the step's place in it."""
-        if step < self.full_steps:
-            return divmod(step, self.window_steps)
-        return self.full_windows, 0
-
-    def first_step(self, window: int) -> int:
-        """The first step of a window, counted from the start of the epoch."""
-        return min(window * self.window_steps, self.full_steps)
-
-
 @dataclass(frozen=True, slots=True)
 class Epoch:
     """The sequence of one epoch."""
 
     blocks: Array
-    """(blocks,) int64: the subset's blocks in the order in which the sequence has them."""
+    """(blocks,) int64: the subset's blocks in the order in which the sequence has them; entries, if
+    there is a layout."""
     ends: Array
     """(blocks,) int64: where the kept rows of each stop in the sequence."""
+    starts: Array = None
+    """(steps,) int64: where each step begins in the sequence, if batches are of one group."""
+    sizes: Array = None
+    """(steps,) int64: rows of each step, likewise."""
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """What there is, so that `Epoch(*arrays)` is the same."""
+        found = (self.blocks, self.ends, self.starts, self.sizes)
+        return tuple(array for array in found if array is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,7 +166,9 @@ class Window:
     blocks."""
 
 
-def epoch_of(xp: Arrays, spec: Spec, kept: Array, epoch: Array) -> Epoch:
+def epoch_of(
+    xp: Arrays, spec: Spec, kept: Array, epoch: Array, *, layout: Layout | None = None
+) -> Epoch:
     """The sequence of an epoch.
 
     Args:
@@ -333,7 +176,10 @@ def epoch_of(xp: Arrays, spec: Spec, kept: Array, epoch: Array) -> Epoch:
         spec: the order's numbers.
         kept: (blocks,) int64, rows kept of each block of the subset, each at least 1.
         epoch: 0-based.
+        layout: what stands in the place of blocks; the blocks if None.
     """
+    if layout is not None:
+        return _entries_of(xp, spec, layout, epoch)
     if spec.shuffle == "none":
         return Epoch(xp.arange(spec.blocks), xp.cumsum(kept))
     keys = key(xp, spec.seed, epoch, _BLOCKS, 0)
@@ -341,8 +187,105 @@ def epoch_of(xp: Arrays, spec: Spec, kept: Array, epoch: Array) -> Epoch:
     return Epoch(blocks, xp.cumsum(xp.take(kept, blocks)))
 
 
-def window_of(xp: Arrays, spec: Spec, sequence: Epoch, epoch: Array, window: Array) -> Window:
-    """One window of an epoch.
+def _entries_of(xp: Arrays, spec: Spec, layout: Layout, epoch: Array) -> Epoch:
+    """The sequence of an epoch that is laid out."""
+    count = int(layout.rows.shape[0])
+    entries = xp.arange(count)
+    if spec.shuffle != "none":
+        runs = count if layout.runs is None else int(layout.runs.shape[0])
+        keys = key(xp, spec.seed, epoch, _BLOCKS, 0)
+        entries = xp.int64(xp.reshape(permutations(xp, keys, runs), -1))
+    if layout.runs is not None:
+        sizes = xp.take(layout.runs, entries)
+        ends, all_ends = xp.cumsum(sizes), xp.cumsum(layout.runs)
+        place = xp.arange(count)
+        run = xp.search(ends, place)
+        entries = place + xp.take(xp.take(all_ends, entries) - ends, run)
+    if layout.group is not None:
+        # No two values are equal, so that any sort gives this order.
+        ranks = xp.take(layout.group, entries) * count + xp.arange(count)
+        entries = xp.take(entries, xp.argsort(ranks))
+    rows = xp.take(layout.rows, entries)
+    if layout.parts is not None:
+        rows = _part_of(xp, spec, layout.parts, (entries, rows), epoch)
+        entries, rows = xp.compress(rows > 0, entries), xp.compress(rows > 0, rows)
+    if layout.starts is None:
+        return Epoch(entries, xp.cumsum(rows))
+    steps = xp.concat(
+        _steps_permuted(xp, spec, epoch, spec.full_steps, 0),
+        _steps_permuted(xp, spec, epoch, spec.tail_steps, 1) + spec.full_steps,
+    )
+    starts, sizes = xp.take(layout.starts, steps), xp.take(layout.sizes, steps)
+    return Epoch(entries, xp.cumsum(rows), starts, sizes)
+
+
+def _steps_permuted(xp: Arrays, spec: Spec, epoch: Array, steps: int, kind: int) -> Array:
+    """The order of the full steps, kind 0, or of the shorter ones, kind 1, of one group each."""
+    if spec.shuffle == "none" or not steps:
+        return xp.arange(steps)
+    keys = key(xp, spec.seed, epoch, _STEPS, kind)
+    return xp.int64(xp.reshape(permutations(xp, keys, steps), -1))
+
+
+def rows_of_steps(spec: Spec, epochs: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """How many rows steps of epochs have, (n,) int64 like its arguments."""
+    rows = np.where(steps < spec.full_steps, spec.batch_size, spec.tail_rows)
+    if spec.tails:
+        tails, shorter = np.asarray(spec.tails), steps >= spec.full_steps
+        for epoch in np.unique(epochs[shorter]):
+            some = np.flatnonzero(shorter & (epochs == epoch))
+            permuted = _steps_permuted(NUMPY, spec, epoch, len(tails), 1)
+            rows[some] = tails[permuted[steps[some] - spec.full_steps]]
+    return rows
+
+
+def _part_of(
+    xp: Arrays, spec: Spec, parts: Parts, ranges: tuple[Array, Array], epoch: Array
+) -> Array:
+    """How many rows entries with ranges of these rows have in an epoch, (entries,) int64."""
+    entries, rows = ranges
+    whole, part = xp.take(parts.unit_rows, entries), xp.take(parts.unit_part, entries)
+    keys = key(xp, spec.seed, epoch, _ROUNDING, xp.take(parts.unit, entries))
+    start = xp.int64(xp.right_shift(keys, 1)) % whole
+    sums = xp.take(parts.before, entries) * part + start
+    return (sums + rows * part) // whole - sums // whole
+
+
+def keyed_ranks(xp: Arrays, spec: Spec, parts: Parts, entries: Array, epoch: Array) -> Array:
+    """For each entry the rows of a range in keyed order, (entries, longest) int64.
+
+    The rows of its part are the first ones of those below its rows.
+    """
+    keys = key(xp, spec.seed, epoch, _PARTS, entries)
+    return xp.int64(permutations(xp, keys, parts.longest))
+
+
+def window_with(xp: Arrays, spec: Spec, step: Array) -> Array:
+    """The window that holds a step of an epoch."""
+    after = xp.where(step < spec.full_steps, 0, step - spec.full_steps)
+    return xp.where(step < spec.full_steps, step // spec.window_steps, spec.full_windows + after)
+
+
+def first_step_of(xp: Arrays, spec: Spec, window: Array) -> Array:
+    """The first step of a window, counted from the start of the epoch."""
+    after = xp.where(window < spec.full_windows, 0, window - spec.full_windows)
+    return xp.minimum(window * spec.window_steps, spec.full_steps) + after
+
+
+def window_of(  # noqa: PLR0913 - what a window depends on
+    xp: Arrays,
+    spec: Spec,
+    sequence: Epoch,
+    epoch: Array,
+    window: Array,
+    *,
+    layout: Layout | None = None,
+    share: Share = WHOLE,
+) -> Window:
+    """One window of an epoch, or a worker's part of it.
+
+    A part is the worker's own stretches; with shuffle="none", and of the shorter batch, it is a
+    slice of each batch, filled up with its last row.
 
     Args:
         xp: the array operations.
@@ -350,24 +293,35 @@ def window_of(xp: Arrays, spec: Spec, sequence: Epoch, epoch: Array, window: Arr
         sequence: the epoch's, from `epoch_of`.
         epoch: 0-based.
         window: 0-based within the epoch, below `spec.windows_per_epoch`.
+        layout: as for `epoch_of`.
+        share: the worker's; checked by `Share.check`.
     """
-    is_tail = window == spec.full_windows
-    first = xp.minimum(window * spec.window_steps, spec.full_steps)
+    is_tail = window >= spec.full_windows
+    first = first_step_of(xp, spec, window)
     steps = xp.where(is_tail, 1, xp.minimum(first + spec.window_steps, spec.full_steps) - first)
-    stretches = xp.where(is_tail, 1, spec.stretches)
-    share = xp.where(is_tail, spec.tail_rows, spec.batch_size // spec.stretches)
-    width = steps * share
-    index = xp.arange(stretches)
-    starts = index * (spec.full_steps * (spec.batch_size // spec.stretches)) + first * xp.where(
-        is_tail, spec.batch_size, share
-    )
+    if sequence.starts is not None:
+        # Each step is a stretch of its own, of all its rows.
+        stretches, steps, rows = steps, 1, xp.take(sequence.sizes, first)
+        batch = width = rows
+        index = xp.arange(stretches)
+        starts = xp.take(sequence.starts, first + index)
+    else:
+        own = spec.stretches if spec.shuffle == "none" else spec.stretches // share.count
+        skipped = 0 if spec.shuffle == "none" else own * share.index
+        stretches = xp.where(is_tail, 1, own)
+        rows = xp.where(is_tail, spec.tail_rows, spec.batch_size // spec.stretches)
+        batch, width = stretches * rows, steps * rows
+        index = xp.arange(stretches) + xp.where(is_tail, 0, skipped)
+        starts = index * (spec.full_steps * (spec.batch_size // spec.stretches)) + first * xp.where(
+            is_tail, spec.batch_size, rows
+        )
     low = xp.search(sequence.ends, starts)
     reads = xp.search(sequence.ends, starts + width - 1) + 1 - low
     read_ends = xp.cumsum(reads)
     place = xp.arange(xp.sum(reads))
     stretch = xp.search(read_ends, place)
     positions = place + xp.take(low + reads - read_ends, stretch)
-    # Where each stretch's rows begin among the kept rows of all blocks read.
+    # Where each stretch's rows begin among the rows of all blocks read.
     sequence_ends = xp.concat(xp.int64(xp.arange(1)), sequence.ends)
     before, after = xp.take(sequence_ends, low), xp.take(sequence_ends, low + reads)
     bases = xp.cumsum(after - before) - after + starts
@@ -377,5 +331,45 @@ def window_of(xp: Arrays, spec: Spec, sequence: Epoch, epoch: Array, window: Arr
         purpose = xp.where(is_tail, _TAIL, _ROWS)
         keys = key(xp, spec.seed, epoch, purpose, window, index)
         places = xp.reshape(bases, -1, 1) + xp.int64(permutations(xp, keys, width))
-    picks = xp.swap(xp.reshape(places, stretches, steps, share))
-    return Window(xp.take(sequence.blocks, positions), xp.reshape(picks, steps, -1))
+    picks = xp.reshape(xp.swap(xp.reshape(places, stretches, steps, rows)), -1, batch)
+    picks = share.cut(xp, spec, picks, steps, is_tail)
+    blocks = xp.take(sequence.blocks, positions)
+    if layout is None or not layout.ranged:
+        return Window(blocks, picks)
+    sizes = xp.take(sequence_ends, positions + 1) - xp.take(sequence_ends, positions)
+    table = _table_of(xp, spec, layout, (blocks, sizes), epoch)
+    return Window(xp.take(layout.block, blocks), xp.take(table, picks))
+
+
+def rows_permuted(xp: Arrays, spec: Spec, epoch: Array, window: int, stretch: int) -> Array:
+    """The order of the rows of one stretch in a window of full, mixed batches; (rows,) int64."""
+    first = window * spec.window_steps
+    steps = min(first + spec.window_steps, spec.full_steps) - first
+    keys = key(xp, spec.seed, epoch, _ROWS, window, stretch)
+    width = steps * (spec.batch_size // spec.stretches)
+    return xp.int64(xp.reshape(permutations(xp, keys, width), -1))
+
+
+def _table_of(
+    xp: Arrays, spec: Spec, layout: Layout, read: tuple[Array, Array], epoch: Array
+) -> Array:
+    """For each row of some entries its place among the kept rows of their blocks, in a vector.
+
+    Args:
+        xp: the array operations.
+        spec: the order's numbers.
+        layout: the epoch's.
+        read: the entries, and how many rows each has in the epoch.
+        epoch: 0-based.
+    """
+    entries, rows = read
+    kept = xp.take(layout.kept, xp.take(layout.block, entries))
+    lows = xp.cumsum(kept) - kept + xp.take(layout.low, entries)
+    if layout.parts is None:
+        ends = xp.cumsum(rows)
+        place = xp.arange(xp.sum(rows))
+        return place + xp.take(lows + rows - ends, xp.search(ends, place))
+    ranks = keyed_ranks(xp, spec, layout.parts, entries, epoch)
+    inside = ranks < xp.reshape(xp.take(layout.rows, entries), -1, 1)
+    first = xp.row_cumsum(xp.int64(inside)) <= xp.reshape(rows, -1, 1)
+    return xp.compress(inside & first, ranks + xp.reshape(lows, -1, 1))

@@ -44,18 +44,26 @@ def publishing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
     # No other attempt has this name, on another host or in another thread neither.
     draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
+        with _created(draft) as file:
             try:
                 yield file
                 file.flush()
                 if durable:
                     os.fsync(file.fileno())
                 draft.replace(path)
-            finally:
+            except BaseException:
                 draft.unlink(missing_ok=True)
+                raise
     except OSError as error:
         raise StorageError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _created(path: Path) -> IO[bytes]:
+    try:
+        return path.open("wb")
+    except FileNotFoundError:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("wb")
 
 
 def publish(path: Path, data: bytes) -> None:

@@ -25,6 +25,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import dask.dataframe as dd
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -48,6 +49,8 @@ class Case:
     out: Path
     base: Path | None = None
     temp: Path | None = None
+    is_frame: bool = False
+    """Whether the source is read by Dask, as a DataFrame."""
 
     def prepare(self) -> None:
         """Before the first attempt."""
@@ -61,11 +64,13 @@ class Case:
             shard_bytes=3_000,
             partition_bytes=12_000,
             temp=None if self.temp is None else str(self.temp),
+            on_bad_rows="raise" if self.is_frame else "quarantine",
         )
+        source = dd.read_parquet(self.source) if self.is_frame else self.source
         if self.base is None:
-            conversion.convert(self.source, self.out, group_by=["g"], options=options)
+            conversion.convert(source, self.out, group_by=["g"], options=options)
         else:
-            conversion.append(self.source, self.out, options=options)
+            conversion.append(source, self.out, options=options)
 
     def run_killed(self, change: int) -> None:
         """The conversion, killed before the n-th change of a name, if there are so many."""
@@ -73,14 +78,13 @@ class Case:
         self.run()
 
     def is_over(self) -> bool:
-        """Whether it was killed after its last word: the manifest is there, and nothing to do."""
+        """Whether it was killed after its last word, so that the next call has nothing to do."""
         path = self.out / "manifest.json"
         generation = 0 if self.base is None else 1
-        purposes = self.out.glob(".tmp/*/purpose.json")
         return (
             path.exists()
             and len(json.loads(path.read_bytes())["parents"]) == generation
-            and not any(purposes)
+            and not (self.out / ".tmp").exists()
         )
 
     def receipts(self) -> dict[Path, int]:
@@ -128,13 +132,20 @@ class Trial:
 def loop(folder: Path, seed: int, seconds: float, rounds: int | None) -> int:
     """Conversions and appends in turn, until one differs or the time is over."""
     rng = random.Random(seed)
-    source = write_source(folder / "source")
-    base = Case(source / "a.parquet", folder / "base")
-    assert attempt(base.run) == 0
-    trials = (
-        Trial.of(Case(source, folder / "convert"), rng),
-        Trial.of(Case(source / "b.parquet", folder / "append", base.out), rng),
+    source, lines = write_source(folder / "source"), write_lines(folder / "lines")
+    base, first = (
+        Case(source / "a.parquet", folder / "base"),
+        Case(lines / "a.jsonl", folder / "first"),
     )
+    assert attempt(base.run) == attempt(first.run) == 0
+    cases = (
+        Case(source, folder / "convert"),
+        Case(source / "b.parquet", folder / "append", base.out),
+        Case(lines, folder / "convert-lines"),
+        Case(lines / "b.jsonl", folder / "append-lines", first.out),
+        Case(source, folder / "convert-frame", is_frame=True),
+    )
+    trials = [Trial.of(case, rng) for case in cases]
     start, kills = time.perf_counter(), 0
     for n in itertools.count():
         if time.perf_counter() - start > seconds or n == rounds:
@@ -200,6 +211,20 @@ def write_source(folder: Path) -> Path:
     for i, name in enumerate(("a.parquet", "b.parquet")):
         half = table.slice(i * ROWS // 2, ROWS // 2)
         pq.write_table(half, folder / name, row_group_size=200)
+    return folder
+
+
+def write_lines(folder: Path) -> Path:
+    """Two files of JSON lines, of which some cannot be read."""
+    folder.mkdir()
+    rng = np.random.default_rng(1)
+    for name in ("a.jsonl", "b.jsonl"):
+        lines = [
+            json.dumps({"g": int(g), "x": float(x), "s": "ab"[g % 2]})
+            for g, x in zip(rng.integers(0, 9, ROWS // 4), rng.normal(size=ROWS // 4), strict=True)
+        ]
+        lines[7] = lines[300] = '{"g": 1, "x"'
+        (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder
 
 

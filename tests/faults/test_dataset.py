@@ -14,7 +14,7 @@ import tfstream
 from tfstream import storage
 from tfstream.errors import CorruptionError, DataError, StorageError, TfstreamError, UsageError
 from tfstream.format.check import check_dataset
-from tfstream.format.manifest import MANIFEST, write_index
+from tfstream.format.manifest import MANIFEST, document_sha256, write_index
 
 ROWS = 600
 
@@ -49,12 +49,18 @@ def read_all(folder: Path) -> pa.Table:
     return tfstream.open(folder).take(np.arange(ROWS))
 
 
+def sign(folder: Path, document: dict[str, object]) -> None:
+    """Publish a manifest with the right hash of itself, as a stranger may."""
+    document["manifest_sha256"] = document_sha256(document)
+    (folder / MANIFEST).write_text(json.dumps(document))
+
+
 def test_any_flipped_bit_of_a_shard_is_found(original: Path, copy: Path) -> None:
     """Wherever it is, reading all rows, and a check, name the shard."""
     expected = read_all(original)
     shards = sorted((copy / "shards").rglob("*.tfrecord"))
     rng = random.Random(0)
-    for _ in range(200):
+    for _ in range(100):
         path = rng.choice(shards)
         whole = path.read_bytes()
         damaged = bytearray(whole)
@@ -78,7 +84,8 @@ def test_swapped_shards_are_found(copy: Path) -> None:
     other.write_bytes(one_bytes)
     with pytest.raises(CorruptionError, match=one.name):
         read_all(copy)
-    assert len(list(check_dataset(tfstream.open(copy).subset.catalog))) == 2
+    found = {f.where for f in check_dataset(tfstream.open(copy).subset.catalog)}
+    assert found == {path.relative_to(copy).as_posix() for path in (one, other)}
 
 
 def test_a_missing_shard_is_named(copy: Path) -> None:
@@ -99,10 +106,15 @@ def test_a_truncated_shard_is_named(copy: Path) -> None:
 
 @pytest.mark.parametrize("name", ["blocks", "groups", "shards", "sources", "vocabularies"])
 def test_a_changed_index_is_not_opened(copy: Path, name: str) -> None:
-    """A row more in any table of the index is another digest."""
+    """A row more in any table of the index is another file, and another digest."""
     path = copy / "index" / f"{name}.parquet"
     table = pq.read_table(path)
     pq.write_table(pa.concat_tables([table, table.slice(0, 1)]), path)
+    with pytest.raises(CorruptionError, match="its SHA-256 differs"):
+        tfstream.open(copy)
+    document = json.loads((copy / MANIFEST).read_text())
+    document["index_sha256"][name] = storage.sha256(path)
+    sign(copy, document)
     with pytest.raises(CorruptionError, match="its digest differs"):
         tfstream.open(copy)
 
@@ -142,7 +154,7 @@ def test_a_manifest_with_a_wrong_field_is_refused(
 ) -> None:
     """The error carries the path of the field."""
     path = copy / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    sign(copy, json.loads(path.read_text()) | change)
     with pytest.raises(DataError) as caught:
         tfstream.open(copy)
     assert str(caught.value) == message.format(path=path)
@@ -153,7 +165,7 @@ def test_a_type_that_no_data_set_has_is_refused(copy: Path) -> None:
     path = copy / "manifest.json"
     document = json.loads(path.read_text())
     document["schema"][0]["type"] = "list<int64>"
-    path.write_text(json.dumps(document))
+    sign(copy, document)
     with pytest.raises(DataError, match="^'list<int64>' is not a column type of this format$"):
         tfstream.open(copy)
 
@@ -208,3 +220,51 @@ def test_a_path_that_leads_out_of_the_folder_is_refused(copy: Path, path: str) -
     assert str(caught.value) == (
         f"{path!r} is not a path inside the data set. Where: {copy / 'index' / 'shards.parquet'}"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("size_bytes", 1 << 60), ("offset", 1 << 62), ("offset", -1), ("shard", 99), ("rows", 0)],
+)
+def test_an_index_whose_blocks_lie_outside_is_refused(copy: Path, name: str, value: int) -> None:
+    """A stranger's index, its hashes right, does not make room for what no shard has."""
+    catalog = tfstream.open(copy).subset.catalog
+    place = catalog.blocks.schema.get_field_index(name)
+    values = [value, *catalog.blocks[name].to_pylist()[1:]]
+    changed = pa.array(values, catalog.blocks.schema.field(name).type)
+    document = write_index(
+        copy,
+        catalog.manifest,
+        shards=catalog.shards,
+        blocks=catalog.blocks.set_column(place, name, changed),
+        groups=catalog.groups,
+        sources=catalog.sources,
+        vocabularies={name: v.to_pylist() for name, v in catalog.vocabularies.items()},
+        statistics=catalog.statistics,
+        vocabulary_counts=catalog.vocabulary_counts,
+    )
+    storage.publish(copy / MANIFEST, document)
+    with pytest.raises(DataError, match="^block [01] does not follow on the one before, or lies"):
+        tfstream.open(copy)
+
+
+def test_a_manifest_of_many_brackets_is_refused(copy: Path) -> None:
+    """Nesting that Python's parser gives up on is no traceback."""
+    (copy / MANIFEST).write_text("[" * 100_000)
+    with pytest.raises(DataError, match="^the manifest is not JSON: "):
+        tfstream.open(copy)
+
+
+def test_a_link_out_of_the_folder_is_refused(copy: Path, tmp_path: Path) -> None:
+    """A shard that is a link elsewhere is neither read nor streamed, and verify tells."""
+    shards = tfstream.open(copy)
+    path = shards.subset.catalog.shard_path(0)
+    path.rename(tmp_path / "elsewhere")
+    path.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DataError, match="elsewhere, outside the data set"):
+        shards.take([0])
+    with pytest.raises(DataError, match="elsewhere, outside the data set"):
+        shards.stream(batch_size=8, features=["x"]).dataset()
+    (finding,) = check_dataset(shards.subset.catalog)
+    assert "outside the data set" in finding.what
+    assert finding.shard == 0

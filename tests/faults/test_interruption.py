@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import socket
@@ -17,12 +16,15 @@ import pyarrow as pa
 import pytest
 
 from tests.faults.kill_loop import contents, write_source
-from tfstream.conversion.convert import convert
+from tests.faults.permissions import bound_by_permissions
+from tfstream.conversion.convert import append, convert
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.progress import Progress
+from tfstream.conversion.reading import Bad
 from tfstream.conversion.receipts import decode, encode
 from tfstream.conversion.workspace import Workspace
-from tfstream.errors import DataError, ResumeError, StorageError
+from tfstream.errors import DataError, ResumeError, StorageError, UsageError
+from tfstream.format.manifest import open_catalog
 
 OPTIONS = ConvertOptions(block_rows=20, shard_bytes=3_000, partition_bytes=12_000)
 STAGES = ("hash sources", "sort by group", "code strings", "write shards", "write provenance")
@@ -54,7 +56,7 @@ def stopped(source: Path, out: Path, stage: str, options: ConvertOptions = OPTIO
 
 def test_a_conversion_killed_anywhere_comes_to_the_same_end() -> None:
     """A short run of the kill loop; `python -m tests.faults.kill_loop --minutes 10` is a long one."""
-    command = [sys.executable, "-m", "tests.faults.kill_loop", "--rounds", "8", "--seed", "3"]
+    command = [sys.executable, "-m", "tests.faults.kill_loop", "--rounds", "10", "--seed", "3"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stdout.endswith("no difference\n")
@@ -179,6 +181,112 @@ def test_a_conversion_killed_as_it_cleared_up_is_at_its_end(
         convert(source, out, group_by=["g"], options=OPTIONS)
 
 
+@pytest.mark.parametrize("left", ["lock", "nothing", "receipts"])
+def test_whatever_was_left_behind_a_manifest_is_cleared_up(
+    source: Path, tmp_path: Path, left: str
+) -> None:
+    """The same call is told nothing and finds the data set; others are refused; as for appends."""
+    out = tmp_path / "out"
+
+    def leave() -> dict[str, bytes]:
+        before = contents(out)
+        (out / ".tmp").mkdir()
+        if left == "lock":
+            (out / ".tmp" / "lock").write_text("host elsewhere, pid 7")
+        elif left == "receipts":
+            (out / ".tmp" / "0123456789abcdef" / "receipts").mkdir(parents=True)
+        return before
+
+    def again() -> None:
+        convert(source / "a.parquet", out, group_by=["g"], options=OPTIONS)
+
+    again()
+    before = leave()
+    for path, keys in ((source / "b.parquet", ["g"]), (source / "a.parquet", ["s"])):
+        with pytest.raises(ResumeError, match="already holds a data set"):
+            convert(path, out, group_by=keys, options=OPTIONS)
+        assert before.items() <= contents(out).items()
+        (out / ".tmp").mkdir(exist_ok=True)
+    again()
+    assert not (out / ".tmp").exists()
+    append(source / "b.parquet", out, options=OPTIONS)
+    appended = leave()
+    assert appended != before
+    append(source / "b.parquet", out, options=OPTIONS)
+    assert not (out / ".tmp").exists()
+    assert contents(out) == appended
+    for call in (again, lambda: append(source / "b.parquet", out, options=OPTIONS)):
+        with pytest.raises((ResumeError, UsageError), match="already"):
+            call()
+
+
+def test_a_stopped_append_outlives_a_conversion_that_is_refused(
+    source: Path, tmp_path: Path
+) -> None:
+    """Its finished work is no leftover of the data set."""
+    out = tmp_path / "out"
+    convert(source / "a.parquet", out, group_by=["g"], options=OPTIONS)
+
+    def progress(now: Progress) -> None:
+        if now.stage == "write shards":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        append(source / "b.parquet", out, options=OPTIONS, progress=progress)
+    before = contents(out / ".tmp")
+    with pytest.raises(ResumeError, match="already holds a data set"):
+        convert(source / "a.parquet", out, group_by=["g"], options=OPTIONS)
+    assert before.items() <= contents(out / ".tmp").items()
+
+
+@pytest.mark.parametrize("stage", ["infer types", "sort by group"])
+def test_text_is_not_inferred_again(tmp_path: Path, stage: str) -> None:
+    """The types of each stretch are kept as soon as it was parsed, unless the file has changed."""
+    path, out = tmp_path / "x.csv", tmp_path / "out"
+    path.write_text("g,x\n" + "".join(f"{i % 5},{i}.5\n" for i in range(2_000)))
+    options = ConvertOptions(partition_bytes=2_000)
+    seen: list[tuple[int, int]] = []
+
+    def stop(now: Progress) -> None:
+        if now.stage == stage and (now.tasks_done == 3 or stage != "infer types"):
+            raise KeyboardInterrupt
+
+    def look(now: Progress) -> None:
+        if now.stage == "infer types" and not (seen and seen[-1][1]):
+            seen.append((now.tasks_done, now.tasks))
+
+    def call(progress: Callable[[Progress], None]) -> None:
+        convert(
+            path, out, group_by=["g"], options=options, progress=progress, scheduler="synchronous"
+        )
+
+    with pytest.raises(KeyboardInterrupt):
+        call(stop)
+    call(look)
+    (done, tasks), *_ = seen
+    assert done == (3 if stage == "infer types" else tasks)
+    assert not (out / ".tmp").exists()
+    convert(path, tmp_path / "whole", group_by=["g"], options=options)
+    assert contents(out) == contents(tmp_path / "whole")
+
+
+def test_types_of_text_that_changed_are_inferred_again(tmp_path: Path) -> None:
+    """What was kept of the file that was is not taken for the one that is."""
+    path, out = tmp_path / "x.csv", tmp_path / "out"
+    path.write_text("g,x\n" + "1,2\n" * 100)
+    options = ConvertOptions(partition_bytes=100)
+
+    def stop(now: Progress) -> None:
+        if now.stage == "infer types" and now.tasks_done == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(path, out, group_by=["g"], options=options, progress=stop)
+    path.write_text("g,x\n" + "1,2.5\n" * 100)
+    convert(path, out, group_by=["g"], options=options)
+    assert open_catalog(out).schema["x"].type == "double"
+
+
 def test_a_source_that_changed_since_is_named(source: Path, tmp_path: Path) -> None:
     """Neither the old nor a mixture of both is converted."""
     out = tmp_path / "out"
@@ -221,8 +329,7 @@ def test_a_second_conversion_into_the_folder_is_refused(
     refused: list[str] = []
 
     def progress(now: Progress) -> None:
-        # Footers are read before the folder is taken.
-        if now.tasks_done == 0 and now.stage != "read footers":
+        if now.tasks_done == 0:
             with pytest.raises(ResumeError) as caught:
                 convert(source, out, group_by=["x"])
             refused.append(str(caught.value))
@@ -231,7 +338,7 @@ def test_a_second_conversion_into_the_folder_is_refused(
     owner = f"host {socket.gethostname()}, pid {os.getpid()}"
     assert refused == [
         f"another conversion writes into {out} ({owner}); wait for it or choose another folder"
-    ] * len(STAGES)
+    ] * (len(STAGES) + 1)  # And the stage that reads the footers.
     assert contents(out) == expected
 
 
@@ -258,26 +365,6 @@ def test_a_file_that_cannot_be_written_is_named(
     assert str(caught.value).endswith(": File too large")
     convert(source, out, group_by=["g"], options=OPTIONS)
     assert contents(out) == expected
-
-
-@contextmanager
-def bound_by_permissions() -> Iterator[None]:
-    """This thread asks for permission like anybody, though root may do all.
-
-    capset(2): two triples of effective, permitted and inheritable bits; bits 1 and 2 of the first
-    override the permissions of files.
-    """
-    libc = ctypes.CDLL(None, use_errno=True)
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    before, bits = (ctypes.c_uint32 * 6)(), (ctypes.c_uint32 * 6)()
-    assert libc.capget(header, before) == 0
-    bits[:] = before[:]
-    bits[0] &= ~0b110
-    assert libc.capset(header, bits) == 0
-    try:
-        yield
-    finally:
-        assert libc.capset(header, before) == 0
 
 
 @pytest.mark.parametrize(
@@ -316,7 +403,20 @@ def test_a_receipt_gives_back_what_it_was_given(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"abc")
     table = pa.table({"a": [1, None], "b": ["x", "y"]})
-    values = [None, True, 3, "x", [1, [2]], path, table, table.slice(0, 0)]
+    bad = Bad(first_row=3, rows=1, reason="r", byte=7, raw=b"\xff")
+    values = [
+        None,
+        True,
+        3,
+        "x",
+        b"\0",
+        [1, [2]],
+        path,
+        table,
+        table.slice(0, 0),
+        bad,
+        table.schema,
+    ]
     assert decode(encode(values)) == values
     for array in (np.arange(3), np.zeros(0, np.int32), np.array([1.5])):
         back = decode(encode(array))

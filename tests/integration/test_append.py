@@ -20,7 +20,7 @@ from tfstream.conversion.progress import Progress
 from tfstream.errors import DataError, ResumeError, TfstreamError, UsageError
 from tfstream.format import provenance
 from tfstream.format.check import check_dataset
-from tfstream.format.manifest import Catalog
+from tfstream.format.manifest import Catalog, open_catalog
 
 PARTS = (300, 200, 50)
 WORDS = (["m", "k"], ["a", "k", "z"], ["c", "m"])
@@ -305,6 +305,37 @@ def test_csv_is_read_with_the_types_of_the_data_set(tmp_path: Path) -> None:
         f"the sources differ from {tmp_path / 'out'} in column 'g': it has int64, but {paths[2]} "
         "has string; give them the same columns and types"
     )
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_what_cannot_be_read_is_left_out_of_an_append_too(tmp_path: Path, suffix: str) -> None:
+    """If the data set was made so; rows and quarantined ones are all of them, in each generation."""
+    good = {".jsonl": '{"g":GG,"n":NN}', ".csv": "GG,NN"}[suffix]
+    out = tmp_path / "out"
+    options = tfstream.ConvertOptions(on_bad_rows="quarantine", dtypes={"n": "int16"})
+    lost: tuple[set[int], ...] = ({4}, {0, 7}, set())
+    for i, bad in enumerate(lost):
+        head = ["g,n"] if suffix == ".csv" else []
+        lines = [good.replace("GG", str(j % 3)).replace("NN", str(10 * i + j)) for j in range(9)]
+        for j in bad:
+            lines[j] = good.replace("GG", "1").replace("NN", "99999")
+        path = tmp_path / f"x{i}{suffix}"
+        path.write_text("\n".join([*head, *lines]) + "\n")
+        if i:
+            shards = tfstream.append(path, out)
+        else:
+            shards = tfstream.convert(path, out, group_by=["g"], options=options)
+        held = open_catalog(out)
+        assert held.sources["rows"].to_pylist() == [9] * (i + 1)
+        assert held.sources["quarantined"].to_pylist() == [1, 2, 0][: i + 1]
+    assert shards.rows + 3 == 27
+    expected = [
+        10 * i + j for i, bad in enumerate(({4}, {0, 7}, set())) for j in range(9) if j not in bad
+    ]
+    assert sorted(shards.take(range(shards.rows))["n"].to_pylist()) == expected
+    places = pq.read_table(out / "generations" / "1" / "quarantine" / "00000.parquet")
+    assert places["source_row"].to_pylist() == [0, 7]
+    assert list(check_dataset(open_catalog(out))) == []
 
 
 def test_the_command_line_appends(

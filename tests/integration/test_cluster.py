@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import sys
 import threading
@@ -17,6 +18,7 @@ from tfstream.conversion.convert import convert
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.progress import Progress
 from tfstream.conversion.scheduling import Scheduler
+from tfstream.errors import WorkerError
 
 distributed = pytest.importorskip("distributed")
 
@@ -68,6 +70,51 @@ def test_killed_workers_leave_no_trace(
     assert set().union(*client.run(heavy_modules).values()) == set()
     prefixes = set(client.cluster.scheduler.task_prefixes)
     assert {"hash sources", "sort by group", "write shards", "write provenance"} <= prefixes
+
+
+def die(_: int) -> None:
+    """As the kernel ends a process for lack of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.parametrize("scheduler", ["processes", "cluster"])
+def test_processes_that_die_again_and_again_are_told_of(
+    request: pytest.FixtureRequest, scheduler: str
+) -> None:
+    """With the stage, and what to do about the memory."""
+    chosen = request.getfixturevalue("client") if scheduler == "cluster" else scheduler
+    with pytest.raises(WorkerError) as caught:
+        Scheduler(chosen).run("sort by group", die, [(1,)])
+    who = "a process died at" if scheduler == "processes" else "several workers died at a task of"
+    assert str(caught.value) == (
+        f"{who} the stage 'sort by group', most likely for lack of memory; call again to go on, "
+        "with fewer workers, more memory for each, or smaller partitions "
+        "(ConvertOptions(partition_bytes=), which begins anew)"
+    )
+    assert pickle.loads(pickle.dumps(caught.value)).exit_code == 6  # noqa: S301 - our own error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        distributed.comm.CommClosedError("gone"),
+        distributed.client.FutureCancelledError("x-1", "gone"),
+    ],
+)
+def test_a_cluster_that_goes_is_told_of(error: Exception) -> None:
+    """By our error, not by one of distributed; an error of a task itself stays what it is."""
+
+    def progress(now: Progress) -> None:
+        if now.tasks_done:
+            raise error
+
+    with (
+        distributed.Client(
+            processes=False, n_workers=1, threads_per_worker=1, dashboard_address=None
+        ) as client,
+        pytest.raises(WorkerError, match="^the cluster was lost at the stage 'x': .*gone"),
+    ):
+        Scheduler(client, progress).run("x", abs, [(-1,)])
 
 
 _BEGUN, _GATE, _ENDED = threading.Event(), threading.Event(), threading.Event()

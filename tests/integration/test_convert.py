@@ -118,6 +118,38 @@ def test_dictionaries_and_large_strings_are_kept_as_strings(tmp_path: Path) -> N
     assert whole(catalog).to_pylist() == table.to_pylist()
 
 
+def test_codes_of_a_parquet_file_stay_codes(tmp_path: Path) -> None:
+    """A vocabulary has the values of the rows, whatever else a file's dictionaries have."""
+    texts = ["b", "a", None, "c", "b", "a"] * 200
+    plain, coded = tmp_path / "plain" / "x.parquet", tmp_path / "coded" / "x.parquet"
+    found = []
+    for path, values in [
+        (plain, pa.chunked_array([pa.array(texts)])),
+        (
+            coded,
+            pa.chunked_array(
+                pa.DictionaryArray.from_arrays(
+                    [None if t is None else words.index(t) for t in texts[start:stop]], words
+                )
+                for start, stop, words in [(0, 300, list("zabcy")), (300, 1_200, list("ycba"))]
+            ),
+        ),
+    ]:
+        path.parent.mkdir()
+        table = pa.table({"s": values, "t": values, "n": range(1_200)})
+        pq.write_table(table, path, row_group_size=500, store_schema=False)
+        for size in (100, 1 << 20):
+            out = tmp_path / f"{path.parent.name}-{size}"
+            options = ConvertOptions(partition_bytes=size, dtypes={"t": "string"})
+            convert(path, out, group_by=["s"], options=options)
+            catalog = open_catalog(out)
+            vocabularies = {n: v.to_pylist() for n, v in catalog.vocabularies.items()}
+            found.append((vocabularies, whole(catalog), catalog.shards["rows"].to_pylist()))
+    assert found[0][0] == {"s": ["a", "b", "c"], "t": ["a", "b", "c"]}
+    assert found[0][1]["s"].to_pylist() == texts
+    assert found == [found[0]] * 4
+
+
 def test_nothing_unfinished_is_left(source: Path, tmp_path: Path) -> None:
     """Neither in the output nor in another folder for the run files."""
     temp = tmp_path / "temp"
@@ -211,7 +243,9 @@ def test_sources_without_rows(tmp_path: Path) -> None:
     """No data set without a row."""
     path = tmp_path / "x.parquet"
     pq.write_table(TABLE.slice(0, 0), path)
-    assert str(refused(path, tmp_path / "out", ["s"])) == f"the sources have no rows: {path}"
+    assert str(refused(path, tmp_path / "out", ["s"])) == (
+        f"the sources have no rows: {path}; give one that has"
+    )
     empty = tmp_path / "x.csv"
     empty.touch()
     assert str(refused(empty, tmp_path / "out", ["s"])) == (

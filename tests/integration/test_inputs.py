@@ -6,10 +6,12 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pyarrow as pa
 import pytest
 
 import tfstream
 from tests.streams import converted, table
+from tfstream.errors import UsageError
 
 NAMES = ["f", "d", "i", "b", "s", "seen", "v"]
 
@@ -94,3 +96,11 @@ def test_embeddings_grow_with_the_vocabulary() -> None:
     from tfstream.pipeline.inputs import embedding_size
 
     assert [embedding_size(n) for n in (1, 2, 100, 65_538)] == [2, 2, 21, 50]
+
+
+def test_infinite_values_are_not_normalised(tmp_path: Path) -> None:
+    """They have no mean; a subset without them has."""
+    shards = converted(tmp_path, pa.table({"g": [0, 1, 1], "x": [np.inf, 1.0, 2.0]}))
+    with pytest.raises(UsageError, match="^column 'x' has infinite values, so it has no mean "):
+        shards.stream(batch_size=1, features=["x"]).keras_inputs()
+    shards.where("g > 0").stream(batch_size=1, features=["x"]).keras_inputs()

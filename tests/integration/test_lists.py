@@ -204,15 +204,6 @@ def test_what_cannot_be_streamed_is_refused(
     assert str(error.value) == message
 
 
-def test_keras_inputs_refuse_lists(shards: tfstream.Shards) -> None:
-    """Their layers are a person's choice."""
-    with pytest.raises(UsageError) as error:
-        shards.stream(batch_size=8, features=["ints"]).keras_inputs()
-    assert str(error.value) == (
-        "'ints' is a list of any length; leave it out of the features or build its layers by hand"
-    )
-
-
 def test_the_command_line_shows_and_verifies_nested_columns(
     shards: tfstream.Shards, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,9 +6,23 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.graphs import graph_of, graph_windows_of
+from tests.graphs import NUMBER, graph_of, graph_windows_of
+from tests.layouts import laid_outs
 from tests.orders import EPOCHS, SEEDS, spec_of, specs, windows_of
-from tfstream.order import NUMPY, Spec, Window, epoch_of, key, permutations, window_of
+from tfstream.entries import Layout
+from tfstream.format.subset import Subset
+from tfstream.order import (
+    NUMPY,
+    Epoch,
+    Spec,
+    Window,
+    epoch_of,
+    first_step_of,
+    key,
+    permutations,
+    window_of,
+    window_with,
+)
 from tfstream.pipeline.arrays import TENSORFLOW
 
 EVEN = np.full(12, 64, np.int64)
@@ -57,6 +71,33 @@ def test_the_order_of_any_graph_is_that_of_numpy(case: tuple[Spec, np.ndarray], 
     made = graph_windows_of(spec, kept, epoch)
     for window, expected in zip(made, windows_of(spec, kept, epoch), strict=True):
         assert_equal(window, expected)
+
+
+@given(laid_outs(), EPOCHS)
+@settings(deadline=None, max_examples=8)
+def test_the_order_of_any_layout_in_the_graph_is_that_of_numpy(
+    case: tuple[Subset, Spec, Layout | None], epoch: int
+) -> None:
+    """Weights, shards, batches of one group: sequence, window and first step of every window."""
+    subset, spec, layout = case
+    tensors = None if layout is None else layout.mapped(tf.constant)
+
+    @tf.function(input_signature=[NUMBER, NUMBER])
+    def planned(epoch: tf.Tensor, window: tf.Tensor) -> tuple:
+        kept = tf.constant(subset.kept)
+        arrays = epoch_of(TENSORFLOW, spec, kept, epoch, layout=tensors).arrays
+        made = window_of(TENSORFLOW, spec, Epoch(*arrays), epoch, window, layout=tensors)
+        first = first_step_of(TENSORFLOW, spec, window)
+        return made.blocks, made.picks, first, window_with(TENSORFLOW, spec, first)
+
+    sequence = epoch_of(NUMPY, spec, subset.kept, epoch, layout=layout)
+    for window in range(spec.windows_per_epoch):
+        blocks, picks, first, again = (
+            t.numpy() for t in planned(tf.constant(epoch, tf.int64), tf.constant(window, tf.int64))
+        )
+        expected = window_of(NUMPY, spec, sequence, epoch, window, layout=layout)
+        assert_equal(Window(blocks, picks), expected)
+        assert (first, again) == (spec.first_step(window), window)
 
 
 def test_the_order_of_more_than_32_bits_of_rows_is_that_of_numpy() -> None:

@@ -333,7 +333,7 @@ def test_a_wrong_call_says_what_is_wrong(
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"shuffle": "yes"}, "shuffle must be one of ('global', 'none'), got 'yes'"),
+        ({"shuffle": "yes"}, "shuffle must be one of ('global', 'shards', 'none'), got 'yes'"),
         ({"prefetch": 0}, "prefetch must be at least 1, got 0"),
         ({"shuffle": "none", "stretches": 4}, 'shuffle="none" keeps one order'),
     ],

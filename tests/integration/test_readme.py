@@ -78,6 +78,17 @@ def test_the_library_use_runs_and_its_run_is_proven(names: dict[str, Any], fligh
     assert (flights / "runs" / "a").is_dir()
 
 
+def test_the_resumable_training_runs_and_its_run_is_proven(
+    names: dict[str, Any], flights: Path
+) -> None:
+    """Each step logged once, and a checkpoint at the end."""
+    assert len(names["history"].history["auc"]) == 2
+    assert (flights / "runs" / "b" / "checkpoint" / "latest.checkpoint").is_file()
+    run = tfstream.open_run(flights / "runs" / "b")
+    assert run.verify() == []
+    assert run.steps.num_rows == 2 * names["stream"].steps_per_epoch
+
+
 def test_plain_tensorflow_reads_the_rows_that_take_reads(
     names: dict[str, Any], monkeypatch: pytest.MonkeyPatch, flights: Path
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import tfstream
 from tests.streams import converted, table
@@ -108,10 +109,20 @@ def test_steps_are_left_out_and_the_others_stay(folder: Path, skips: tuple[Any, 
     kept = [step for step in range(3 * STEPS) if step not in out]
     dataset = stream.dataset(epochs=range(3))
     assert len(dataset) == len(kept)
-    damage_all_but(stream, sorted({divmod(step // 5, 7) for step in kept}))
     assert batches(dataset) == [expected[step] for step in kept]
     stateful = stream.dataset()
     assert sum((batches(stateful) for _ in range(3)), []) == [expected[step] for step in kept]
+
+
+def test_a_window_that_is_left_out_as_a_whole_is_not_read(folder: Path) -> None:
+    """Its blocks are damaged, but for those on its borders, which others read too."""
+    stream = stream_of(folder, skip_steps=[range(4, 16)])
+    dataset, whole = stream.dataset(epochs=range(1)), stream_of(folder).dataset(epochs=range(1))
+    expected = batches(whole)
+    assert damage_all_but(stream, [(0, window) for window in (0, 3, 4, 5, 6)])
+    assert batches(dataset) == expected[:4] + expected[16:]
+    with pytest.raises(tf.errors.OpError, match="cannot be read"):
+        batches(whole)
 
 
 class Fail(keras.callbacks.Callback):

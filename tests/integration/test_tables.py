@@ -14,9 +14,11 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 import pytest
 
-from tfstream.conversion.convert import convert
+from tests.faults.kill_loop import contents
+from tfstream.conversion.convert import append, convert
 from tfstream.conversion.frame_source import value_digest
 from tfstream.conversion.options import ConvertOptions
+from tfstream.conversion.progress import Progress
 from tfstream.errors import UsageError
 from tfstream.format import check, provenance, reader
 from tfstream.format.manifest import Catalog, open_catalog
@@ -155,6 +157,67 @@ def test_partitions_of_a_frame_are_promoted(tmp_path: Path) -> None:
     catalog = open_catalog(tmp_path / "out")
     assert catalog.schema["day"].type == "date32[day]"
     assert reader.take(catalog, [0, 1])["day"].to_pylist() == pandas["day"].to_list()
+
+
+def test_a_frame_follows_a_frame(tmp_path: Path) -> None:
+    """Its partitions are numbered on; files do not follow it, nor it files."""
+    frame = dd.from_pandas(TABLE.to_pandas(), npartitions=2)
+    convert(frame, tmp_path / "out", group_by=["g"])
+    before = open_catalog(tmp_path / "out")
+    for _ in range(2):
+        append(frame, tmp_path / "out")
+    catalog = open_catalog(tmp_path / "out")
+    assert catalog.sources["path"].to_pylist() == [f"partition-0000{i}" for i in range(6)]
+    assert catalog.rows == 3 * before.rows
+    assert len(by_place(catalog)) == catalog.rows
+    assert list(check.check_dataset(catalog)) == []
+    pq.write_table(TABLE, tmp_path / "x.parquet")
+    convert(tmp_path / "x.parquet", tmp_path / "files", group_by=["g"])
+    for source, out, has, given in (
+        (tmp_path / "x.parquet", "out", "partitions of a DataFrame", "files"),
+        (frame, "files", "files", "partitions of a DataFrame"),
+    ):
+        with pytest.raises(UsageError) as error:
+            append(source, tmp_path / out)
+        assert str(error.value) == (
+            f"the sources of {tmp_path / out} are {has}, and {given} cannot follow them; "
+            f"give {has}, or convert into another folder"
+        )
+        assert not (tmp_path / out / ".tmp").exists()
+
+
+@pytest.mark.parametrize("temp", [None, "temp"])
+@pytest.mark.parametrize("stage", ["compute partitions", "write shards"])
+def test_a_frame_that_was_stopped_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str, temp: str | None
+) -> None:
+    """Its partitions are computed again; if they are the same, finished work counts."""
+    monkeypatch.chdir(tmp_path)
+    frame = dd.from_pandas(TABLE.to_pandas(), npartitions=4)
+    options = ConvertOptions(temp=temp)
+    convert(frame, tmp_path / "whole", group_by=["g"], options=options)
+
+    def stop(now: Progress) -> None:
+        if now.stage == stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        convert(frame, tmp_path / "out", group_by=["g"], options=options, progress=stop)
+    # As a kill leaves it.
+    left = (tmp_path / "out/.tmp/partitions") if temp is None else tmp_path / "left"
+    left.mkdir(parents=True)
+    (left / "partition-00009.arrow").write_bytes(b"x")
+    done: dict[str, int] = {}
+    convert(
+        frame,
+        tmp_path / "out",
+        group_by=["g"],
+        options=options,
+        progress=lambda now: done.setdefault(now.stage, now.tasks_done) and None,
+    )
+    assert done["sort by group"] == (4 if stage == "write shards" else 0)
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    assert temp is None or list((tmp_path / "temp").iterdir()) == []
 
 
 def test_the_hash_of_a_partition_is_one_of_its_values() -> None:

@@ -101,8 +101,8 @@ def test_a_header_of_another_length_is_refused() -> None:
 
 def test_the_mask_has_the_first_column_in_the_lowest_bit() -> None:
     """Nine columns take two bytes a row."""
-    valid = [np.array([True, False])] + [np.array([False, False])] * 7 + [np.array([True, True])]
-    assert block.pack_mask(valid, 2).tolist() == [[1, 1], [0, 1]]
+    valid = np.array([[True, *[False] * 7, True], [*[False] * 8, True]])
+    assert block.pack_mask(valid).tolist() == [[1, 1], [0, 1]]
 
 
 def test_a_framed_block_is_a_tfrecord(tmp_path) -> None:  # noqa: ANN001 - a pytest fixture

@@ -358,7 +358,7 @@ KEPT = np.array([10, 10], np.int64)
             ),
         ),
         ({"remainder": "droop"}, """remainder is "keep" or "drop", not 'droop'"""),
-        ({"shuffle": "nonne"}, """shuffle is "global" or "none", not 'nonne'"""),
+        ({"shuffle": "nonne"}, """shuffle is "global", "shards" or "none", not 'nonne'"""),
         ({"shuffle": "none", "stretches": 4}, 'shuffle="none" has one stretch, got 4'),
         ({"stretches": 0}, "stretches must divide batch_size, got 0 for 8 rows"),
         ({"stretches": -2}, "stretches must divide batch_size, got -2 for 8 rows"),

@@ -1,10 +1,17 @@
 """How well an order shuffles, computed from the plan."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+from tests.layouts import groups_of, laid_out, subset_of
 from tests.orders import spec_of, windows_of
+from tfstream.format.places import Places
+from tfstream.format.quality import quality_of
 from tfstream.order import Spec
+from tfstream.pipeline import ordering
+from tfstream.pipeline.options import StreamOptions
 
 BATCH_SIZE = 1024
 GROUPS = 365
@@ -59,11 +66,50 @@ def test_the_quality_of_the_manifest_is_the_worst() -> None:
     assert quality(spec, kept, np.arange(200) // 5, 0) == pytest.approx(worst)
 
 
+SIMULATED: dict[str, dict[str, Any]] = {
+    "global": {"stretches": 4},
+    "shards": {"shuffle": "shards", "stretches": 4},
+    "none": {"shuffle": "none"},
+    "group": {"batches": "group"},
+    "weights": {"stretches": 2, "weights": (("g < 10", 2.5),)},
+}
+
+
+@pytest.mark.parametrize("name", SIMULATED)
+def test_the_quality_of_a_plan_is_that_of_its_batches(name: str) -> None:
+    """Squares over 12 epochs, computed from the plan and counted in actual batches."""
+    subset = subset_of([137] * 30 + [3] * 50, [20] * 213, [9] * 23 + [6])
+    spec, layout = laid_out(subset, batch_size=40, window_steps=15, **SIMULATED[name])
+    group, places = groups_of(subset), Places(subset, spec)
+    counted, computed = [], []
+    for epoch in range(12):
+        steps = [places.rows_of(epoch, step) for step in range(spec.steps_per_epoch)]
+        every = np.concatenate(steps)
+        share = np.bincount(group[every], minlength=80) / len(every)
+        off = [
+            ((np.bincount(group[rows], minlength=80) / 40 - share) ** 2).sum()
+            for rows in steps[: spec.full_steps]
+        ]
+        uniform = (share * (1 - share)).sum() / 40 * (spec.rows - 40) / (spec.rows - 1)
+        counted.append(np.mean(off) / uniform)
+        computed.append(quality_of(subset, spec, layout, epoch) ** 2)
+    assert np.sqrt(np.mean(counted)) == pytest.approx(np.sqrt(np.mean(computed)), rel=0.02)
+
+
+def test_a_plan_without_groups_to_mix_is_perfect() -> None:
+    """One group, or one batch an epoch."""
+    for groups, batch_size in (([100], 10), ([50, 50], 100)):
+        subset = subset_of(groups, [10] * 10, [10])
+        spec, layout = laid_out(subset, batch_size=batch_size)
+        assert quality_of(subset, spec, layout, 0) == 1
+
+
 @pytest.mark.parametrize("epoch", range(3))
-def test_the_default_window_mixes_long_groups(epoch: int) -> None:
-    """At most 1.5 at batches of 1,024, on 365 groups of 10,959 rows, which is the promise."""
-    kept = np.tile(GROUP_BLOCKS, GROUPS)
-    groups = np.repeat(np.arange(GROUPS), len(GROUP_BLOCKS))
-    spec = spec_of(kept, batch_size=BATCH_SIZE, window_steps=489, stretches=8)
-    assert spec.rows == GROUPS * 10_959
-    assert quality(spec, kept, groups, epoch) <= 1.5
+def test_the_default_shuffle_is_near_uniform(epoch: int) -> None:
+    """At most 1.25 at batches of 1,024, on 365 groups of 10,959 rows of 137 bytes and on flights."""
+    long = subset_of([10_959] * GROUPS, GROUP_BLOCKS.tolist() * GROUPS, [22] * GROUPS)
+    flights = subset_of([922] * GROUPS, [461, 461] * GROUPS, [2] * GROUPS)
+    for subset in (long, flights):
+        subset.catalog.block_size = subset.catalog.block_rows * 137
+        spec = ordering.spec_of(subset, None, BATCH_SIZE, 7, StreamOptions())
+        assert quality_of(subset, spec, None, epoch) <= 1.25

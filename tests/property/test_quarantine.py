@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pyarrow import orc
 
 from tfstream.conversion.convert import convert
 from tfstream.conversion.options import ConvertOptions
@@ -170,6 +171,35 @@ def test_a_corrupt_piece_is_quarantined_as_a_whole(
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("partition_bytes", [1 << 26, 100_000])
+def test_a_corrupt_stripe_is_quarantined_as_a_whole(tmp_path: Path, partition_bytes: int) -> None:
+    """Of ORC, whose stripes have 8,192 rows at least; or it is named.
+
+    ORC has no checksums: what was not compressed, as random numbers are, may be damaged unseen.
+    """
+    numbers = np.random.default_rng(0).integers(0, 2**30, 60_000)
+    path = tmp_path / "x.orc"
+    table = pa.table({"g": numbers % 3, "n": numbers, "s": [f"text {n}" for n in numbers.tolist()]})
+    orc.write_table(table, path, stripe_size=1_000, compression="zstd")
+    file = orc.ORCFile(path)
+    sizes = [file.read_stripe(i).num_rows for i in range(file.nstripes)]
+    assert len(sizes) > 2
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 300] = b"\xff" * 300
+    path.write_bytes(data)
+    catalog = quarantined(path, tmp_path / "out", partition_bytes)
+    (bad,) = bad_rows(tmp_path / "out")
+    first, rows = bad["source_row"], bad["rows"]
+    assert (first, rows) in zip(np.cumsum(sizes) - sizes, sizes, strict=True)
+    found = reader.take(catalog, np.arange(catalog.rows))["n"].to_pylist()
+    assert sorted(found) == sorted(np.delete(numbers, np.s_[first : first + rows]))
+    with pytest.raises(DataError) as error:
+        convert(path, tmp_path / "none", group_by=["g"])
+    where = f"rows {first} to {first + rows - 1}"
+    assert str(error.value).startswith(f"{path}: {where} cannot be read: ")
+    assert not (tmp_path / "none").exists()
+
+
 def test_verify_accounts_for_each_row(tmp_path: Path) -> None:
     """A quarantine that is gone, or is another one's, is a finding."""
     path = tmp_path / "x.csv"
@@ -179,7 +209,7 @@ def test_verify_accounts_for_each_row(tmp_path: Path) -> None:
     assert list(check.check_dataset(catalog)) == []
     pq.write_table(pq.read_table(kept).slice(1), kept)
     assert [str(finding) for finding in check.check_dataset(catalog)] == [
-        "quarantine/00000.parquet: it accounts for 1 rows, expected 2"
+        "quarantine/00000.parquet: it does not account for the 2 rows"
     ]
     kept.unlink()
     (finding,) = check.check_dataset(catalog)

@@ -14,6 +14,7 @@ import tfstream
 from tfstream.errors import UsageError
 from tfstream.format import provenance
 from tfstream.format.manifest import Catalog
+from tfstream.format.recipe import Where
 from tfstream.format.subset import Subset
 from tfstream.pipeline.shards import Shards
 
@@ -121,7 +122,7 @@ def test_conditions_one_after_the_other_are_their_conjunction(
         back = back.where(condition)
     assert there.digest == back.digest
     assert there.rows == shards.where(" and ".join(f"({c})" for c in conditions)).rows
-    assert there.recipe == tuple(conditions)
+    assert there.recipe == tuple(Where(text=text) for text in conditions)
 
 
 @pytest.mark.parametrize("condition", CONDITIONS)

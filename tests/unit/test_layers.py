@@ -14,7 +14,10 @@ import tfstream
 
 HOME = Path(tfstream.__file__).parent
 MODULES = sorted(HOME.rglob("*.py"))
-GROUND = {"errors", "storage", "order", "fingerprint", "cursor", "skips", "format"}
+GROUND = {
+    *("arrays", "cursor", "entries", "errors", "fingerprint", "format", "order", "share", "skips"),
+    *("spec", "storage"),
+}
 ROOMS = {"conversion", "pipeline", "lineage"}
 ROOF = {"arguments", "cells", "cli", "demo", "display", "evidence", "questions", "screen"}
 MAX_LINES = 400

@@ -8,10 +8,20 @@ import numpy as np
 import pytest
 
 from tfstream.errors import CorruptionError, DataError, StorageError
-from tfstream.lineage import log
+from tfstream.lineage import log, table
+from tfstream.lineage.records import Attempt, Checked, End, Metrics, Steps, WindowShards
 from tfstream.lineage.tally import Piece
+from tfstream.spec import Spec
 
-ATTEMPT = log.Attempt(number=3, first_step=40, run="ab" * 32, versions={"keras": "3.15.1"})
+ATTEMPT = Attempt(
+    number=3,
+    first_step=40,
+    run="ab" * 32,
+    versions={"keras": "3.15.1"},
+    metrics=("loss", "auc"),
+    began_s=12.5,
+    goes_on=True,
+)
 
 
 def piece(first_step: int, steps: int, generation: int = 1) -> Piece:
@@ -30,7 +40,7 @@ def written(path: Path, flushes: int = 3, steps: int = 256) -> list[int]:
     writer = log.Writer(path, ATTEMPT)
     ends = [path.stat().st_size]
     for i in range(flushes):
-        writer.append([piece(40 + i * steps, steps, i)])
+        writer.append([Steps(piece=piece(40 + i * steps, steps, i), time_s=float(i))])
         ends.append(path.stat().st_size)
     return ends
 
@@ -42,35 +52,82 @@ def flip(path: Path, place: int) -> None:
     path.write_bytes(data)
 
 
+def first_steps(found: log.Log) -> list[int]:
+    """The first step of each flush of three."""
+    return log.steps_of(found)[::3].tolist()
+
+
 def test_a_log_reads_back_as_it_was_written(tmp_path: Path) -> None:
-    """Attempt, steps, windows and end round trip."""
+    """Attempt, steps, metrics, windows, tests and end round trip."""
     path = tmp_path / "attempt-003.log"
     writer = log.Writer(path, ATTEMPT)
     windows = [
-        log.WindowShards(epoch=0, window=2, shards=np.array([0, 7, 65_535])),
-        log.WindowShards(epoch=5, window=0, shards=np.array([65_536])),
-        log.WindowShards(epoch=5, window=1, shards=np.array([], np.int64)),
+        WindowShards(epoch=0, window=2, shards=np.array([0, 7, 65_535]), asked_s=1.5, ready_s=2.0),
+        WindowShards(epoch=5, window=0, shards=np.array([65_536])),
+        WindowShards(epoch=5, window=1, shards=np.array([], np.int64)),
     ]
-    writer.append([piece(40, 5), piece(45, 1, 2)], windows)
-    writer.append([piece(46, 2, 2)])
-    writer.end(48)
+    pieces = [piece(40, 5), piece(45, 1, 2), piece(46, 2, 2)]
+    told = Metrics(first_step=44, values=np.array([[1, np.nan], [2, 3]], np.float32))
+    test = Checked(phase="test", at_step=46, steps=Steps(piece=piece(7, 4), time_s=9.0))
+    writer.append([*(Steps(piece=p, time_s=3.0) for p in pieces[:2]), *windows])
+    writer.append([Steps(piece=pieces[2], time_s=4.0), told, test])
+    writer.append([End(consumed=48)])
     found = log.read(path)
     assert found.attempt == ATTEMPT
-    assert [(p.first_step, p.stop, p.generation) for p in found.pieces] == [
-        (40, 45, 1),
-        (45, 46, 2),
-        (46, 48, 2),
-    ]
-    np.testing.assert_array_equal(found.pieces[0].row_fingerprints, piece(40, 5).row_fingerprints)
-    np.testing.assert_array_equal(
-        found.pieces[2].label_fingerprints, piece(46, 2).label_fingerprints
+    assert log.steps_of(found).tolist() == list(range(40, 48))
+    rows, labels = (
+        np.concatenate([getattr(p, name) for p in pieces])
+        for name in ("row_fingerprints", "label_fingerprints")
     )
-    assert [(w.epoch, w.window, w.shards.tolist()) for w in found.windows] == [
-        (w.epoch, w.window, w.shards.tolist()) for w in windows
+    np.testing.assert_array_equal(found.consumed["row_fingerprint"].to_numpy(), rows)
+    np.testing.assert_array_equal(found.consumed["label_fingerprint"].to_numpy(), labels)
+    assert found.consumed["time_s"].to_pylist() == [3.0] * 6 + [4.0] * 2
+    assert found.consumed["loss"].to_pylist() == [None] * 4 + [1, 2, None, None]
+    assert found.consumed["auc"].to_pylist() == [None] * 5 + [3, None, None]
+    assert [(w.epoch, w.window, w.shards.tolist(), w.wait_s) for w in found.windows] == [
+        (w.epoch, w.window, w.shards.tolist(), w.wait_s) for w in windows
     ]
-    assert found.consumed == 48
+    (read,) = found.tests
+    assert (read.phase, read.at_step, read.steps.piece.first_step) == ("test", 46, 7)
+    np.testing.assert_array_equal(
+        read.steps.piece.row_fingerprints, test.steps.piece.row_fingerprints
+    )
+    assert found.end == 48
     assert found.findings == ()
     assert log.require_whole(found) is found
+
+
+def test_what_moved_to_parquet_reads_the_same(tmp_path: Path) -> None:
+    """The log without its steps, and the file beside it, are the log; any flipped byte is found."""
+    path = tmp_path / "attempt-003.log"
+    written(path, steps=70)
+    before = log.read(path)
+    spec = Spec(
+        subset="",
+        rows=64_000,
+        blocks=9,
+        batch_size=16,
+        remainder="keep",
+        shuffle="global",
+        window_steps=50,
+        stretches=1,
+        seed=1,
+    )
+    log.compact(path, table.publish(table.path_of(path), 3, before.consumed, spec))
+    after = log.read(path)
+    assert after.is_moved
+    assert after.consumed.equals(before.consumed)
+    assert after.attempt == before.attempt
+    parquet = table.path_of(path)
+    data = parquet.read_bytes()
+    for place in range(0, len(data), 37):
+        parquet.write_bytes(data)
+        flip(parquet, place)
+        found = log.read(path)
+        assert found.corrupt
+        assert str(found.findings[0]).startswith("attempt-003.parquet: its SHA-256 is ")
+    parquet.unlink()
+    assert log.read(path).corrupt
 
 
 def test_a_step_takes_at_most_24_bytes(tmp_path: Path) -> None:
@@ -79,10 +136,8 @@ def test_a_step_takes_at_most_24_bytes(tmp_path: Path) -> None:
     writer = log.Writer(path, ATTEMPT)
     begin = path.stat().st_size
     for i in range(16):
-        windows = [
-            log.WindowShards(epoch=0, window=4 * i + j, shards=np.arange(128)) for j in range(4)
-        ]
-        writer.append([piece(40 + 256 * i, 256)], windows)
+        windows = [WindowShards(epoch=0, window=4 * i + j, shards=np.arange(128)) for j in range(4)]
+        writer.append([Steps(piece=piece(40 + 256 * i, 256), time_s=1.0), *windows])
     assert (path.stat().st_size - begin) / (16 * 256) <= 24
 
 
@@ -94,7 +149,7 @@ def test_a_torn_tail_loses_only_the_last_flush(tmp_path: Path) -> None:
     for cut in range(ends[-2] + 1, ends[-1]):
         path.write_bytes(data[:cut])
         found = log.read(path)
-        assert [p.first_step for p in found.pieces] == [40, 43]
+        assert first_steps(found) == [40, 43]
         assert not found.corrupt
         assert [str(finding) for finding in found.findings] == [
             f"attempt-000.log: the last record is torn at byte {ends[-2]}; the steps of that flush are lost"
@@ -122,7 +177,7 @@ def test_the_flushes_after_a_changed_record_are_still_read(tmp_path: Path) -> No
     ends = written(path, steps=3)
     flip(path, ends[1] - 10)
     found = log.read(path)
-    assert [p.first_step for p in found.pieces] == [43, 46]
+    assert first_steps(found) == [43, 46]
     assert str(found.findings[0]).startswith(
         f"attempt-000.log: byte {ends[0]}: the record at byte 0 has a wrong"
     )

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.faults.permissions import bound_by_permissions
 from tfstream.conversion import csv_source
 from tfstream.conversion.sources import discover
-from tfstream.errors import UsageError
+from tfstream.errors import StorageError, UsageError
 
 SUFFIXES = ".parquet, .pq, .csv, .jsonl, .ndjson, .arrow, .feather, .ipc, .orc"
 
@@ -163,3 +164,26 @@ def test_types_of_two_partitions(left: pa.DataType, right: pa.DataType, both: pa
     """The narrowest type that holds both, whichever comes first."""
     assert csv_source.unified(left, right) == both
     assert csv_source.unified(right, left) == both
+
+
+def test_a_link_is_followed_and_one_to_nowhere_is_named(tree: Path) -> None:
+    """Given by its path, or met in a folder."""
+    (tree / "b" / "link.csv").symlink_to(tree / "a.csv")
+    assert [source.name for source in discover(tree / "b").files] == ["1.csv", "2.csv", "link.csv"]
+    gone = tree / "b" / "gone.csv"
+    gone.symlink_to("nowhere.csv")
+    for source in (gone, tree, tree / "b" / "*.csv"):
+        with pytest.raises(UsageError) as caught:
+            discover(source)
+        assert str(caught.value) == (
+            f"{gone} is a link to nowhere.csv, which is not there; name a file that is"
+        )
+
+
+def test_a_folder_that_may_not_be_looked_into_is_not_passed_over(tree: Path) -> None:
+    """Or its rows would be missing in silence."""
+    (tree / "b").chmod(0)
+    with bound_by_permissions(), pytest.raises(StorageError) as caught:
+        discover(tree)
+    (tree / "b").chmod(0o755)
+    assert str(caught.value) == f"cannot look into {tree / 'b'}: Permission denied"

@@ -182,3 +182,23 @@ def test_squares_overflow_only_where_the_variance_does() -> None:
     far = np.array([[1.3e200]])
     entries, _ = statistics.compute(one, [far], {}, {}, np.array([0, 1]), 0)
     assert entries["m2"].to_pylist() == [0.0]
+
+
+@pytest.mark.parametrize("dtype", ["<f4", "<f8"])
+@pytest.mark.parametrize("endless", [[np.inf], [-np.inf], [np.inf, -np.inf]])
+def test_what_is_infinite_has_no_mean(dtype: str, endless: list[float]) -> None:
+    """Nor have spans that are added up with it; bounds and counts stay, other spans have theirs."""
+    name = {"<f4": "float", "<f8": "double"}[dtype]
+    schema = Schema((Column(name="x", type=name), Column(name="y", type=name)))
+    values = np.zeros((8, 2), dtype)
+    values[:, 1] = np.arange(8)
+    values[2 : 2 + len(endless), 0] = endless
+    entries, counts = statistics.compute(schema, [values], {}, {}, np.array([0, 4, 8]), 0)
+    assert not np.isnan(entries["mean"].drop_null().to_numpy()).any()
+    found = statistics.merge(schema, entries, counts, {})
+    x, y = found["x"], found["y"]
+    assert (x.mean, x.variance, x.valid) == (None, None, 8)
+    assert (x.min, x.max) == (min(0.0, *endless), max(0.0, *endless))
+    assert (y.mean, y.variance) == (3.5, 5.25)
+    later = entries.filter(pa.compute.equal(entries["first_row"], 4))
+    assert statistics.merge(schema, later, counts, {})["x"].mean == 0.0

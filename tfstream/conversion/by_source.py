@@ -15,8 +15,12 @@ OwnRun = tuple[Path, int, tuple[np.ndarray, np.ndarray]]
 """A run of a source: its file, its first row, and the row ids of its stretches."""
 
 
-def write_by_source(folder: Path, source: int, rows: int, runs: Sequence[OwnRun]) -> Path:
+def write_by_source(
+    folder: Path, source: int, rows: int, runs: Sequence[OwnRun]
+) -> tuple[Path, str]:
     """Write the row ids of a source, -1 for rows that could not be read.
+
+    The file and the SHA-256 of its values are returned.
 
     Args:
         folder: where provenance is written.

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,21 +17,34 @@ import pyarrow as pa
 from tfstream import storage
 from tfstream.conversion import gathering, generations, index, keys, quarantine, vocabularies
 from tfstream.conversion.by_source import OwnRun, write_by_source
+from tfstream.conversion.lock import locked
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.placement import Placement, place
 from tfstream.conversion.plan import ShardPlan, block_limit, plan_shards, plan_spans, shard_path
 from tfstream.conversion.progress import ProgressCallback
+from tfstream.conversion.reading import FindOut
 from tfstream.conversion.receipts import Receipts
+from tfstream.conversion.rows import RunSlice
 from tfstream.conversion.runs import Run, write_runs
 from tfstream.conversion.scheduling import Scheduler
-from tfstream.conversion.shards import RunSlice, ShardTask, batched, write_shards
+from tfstream.conversion.shards import BatchTask, ShardTask, batched, noted, write_shards
 from tfstream.conversion.sources import Sources, refuse_changed
 from tfstream.conversion.survey import NOTHING_READABLE, Survey, survey
-from tfstream.conversion.workspace import Workspace, check_out, ended_append, purpose_of
-from tfstream.errors import DataError
-from tfstream.format import statistics
+from tfstream.conversion.text_source import INFER
+from tfstream.conversion.workspace import (
+    Workspace,
+    check_out,
+    clear_ended,
+    held,
+    is_ended,
+    purpose_of,
+    survey_digest,
+    unfinished_sources,
+)
+from tfstream.errors import DataError, ResumeError
 from tfstream.format.manifest import (
     FORMAT,
+    MANIFEST,
     Catalog,
     Manifest,
     open_catalog,
@@ -55,12 +68,21 @@ def convert(  # noqa: PLR0913 - the public signature
     expressions = (group_by,) if isinstance(group_by, str) else tuple(group_by)
     folder = storage.local_path(out).absolute()
     check_out(folder)
-    with (
-        contextlib.closing(Scheduler(scheduler, progress)) as tasks,
-        gathering.gathered(source, folder, options.temp, tasks.compute) as sources,
-    ):
-        surveyed = survey(sources, options, tasks.run)
-        _write(folder, sources, surveyed, expressions, options, tasks)
+    with contextlib.closing(Scheduler(scheduler, progress)) as tasks, locked(folder) as was_there:
+        # Again: the conversion that had the lock may have come to its end meanwhile.
+        check_out(folder)
+        with _known(source, folder, options, tasks) as (sources, run):
+            if (folder / MANIFEST).exists():
+                before = open_catalog(folder)
+                wanted = keys.spelled(expressions, before.schema.names)
+                asked = (wanted, options.kept, str(sources.root or ""))
+                done = (before.manifest.group_by, before.manifest.options, before.manifest.root)
+                if not (was_there and asked == done and _is_ended(before, sources, tasks)):
+                    raise ResumeError(held(folder))
+                clear_ended(folder)
+                return
+            surveyed = survey(sources, options, run)
+            _write(folder, sources, surveyed, expressions, options, tasks)
 
 
 def append(
@@ -73,19 +95,38 @@ def append(
 ) -> None:
     """Add sources to a data set; see `tfstream.append`."""
     folder = storage.local_path(out).absolute()
-    before = open_catalog(folder)
-    options = replace(options or ConvertOptions(), **before.manifest.options)
-    with (
-        contextlib.closing(Scheduler(scheduler, progress)) as tasks,
-        gathering.gathered(source, folder, options.temp, tasks.compute) as found,
-    ):
-        ended = ended_append(folder, found)
-        if ended is not None:
-            with ended.opened():
+    # Before anything is made there: what is no data set is refused.
+    open_catalog(folder)
+    with contextlib.closing(Scheduler(scheduler, progress)) as tasks, locked(folder) as was_there:
+        before = open_catalog(folder)
+        options = replace(options or ConvertOptions(), **before.manifest.options)
+        with _known(source, folder, options, tasks) as (found, run):
+            if was_there and _is_ended(before, found, tasks):
+                clear_ended(folder)
                 return
-        sources = generations.rooted(found, before)
-        surveyed = generations.fitted(survey(sources, options, tasks.run), sources, before)
-        _write(folder, sources, surveyed, before.manifest.group_by, options, tasks, before)
+            sources = generations.rooted(found, before)
+            surveyed = generations.fitted(survey(sources, options, run), sources, before)
+            _write(folder, sources, surveyed, before.manifest.group_by, options, tasks, before)
+
+
+@contextlib.contextmanager
+def _known(
+    source: gathering.SourceArgument, folder: Path, options: ConvertOptions, tasks: Scheduler
+) -> Iterator[tuple[Sources, FindOut]]:
+    """The sources, and what runs the tasks that find out about them."""
+    with (
+        unfinished_sources(folder) as place,
+        gathering.gathered(source, folder, options.temp, tasks.compute) as sources,
+    ):
+        yield sources, Receipts(place / survey_digest(sources, options), tasks).remember(INFER)
+
+
+def _is_ended(before: Catalog, sources: Sources, tasks: Scheduler) -> bool:
+    """Whether the last generation is of these sources, and what is unfinished is to be removed."""
+    if not is_ended(before.folder) or not generations.may_be_last(sources, before):
+        return False
+    hashes = tasks.run("hash sources", gathering.sha256, [(s,) for s in sources.files])
+    return bool(hashes == generations.last_sources(before)["sha256"].to_pylist())
 
 
 def _write(  # noqa: PLR0913, PLR0917 - what was asked, and what is known
@@ -98,14 +139,16 @@ def _write(  # noqa: PLR0913, PLR0917 - what was asked, and what is known
     before: Catalog | None = None,
 ) -> None:
     """Both stages, and the manifest; of the first generation, or the next one."""
+    group_by = keys.spelled(group_by, surveyed.schema.names)
     grouping = keys.check(group_by, surveyed.schema)
     if not sum(surveyed.rows):
-        raise DataError(f"the sources have no rows: {', '.join(str(s) for s in sources.files[:3])}")
+        named = ", ".join(str(source) for source in sources.files[:3])
+        raise DataError(f"the sources have no rows: {named}; give one that has")
     parents = () if before is None else generations.parents(before)
     purpose = purpose_of(folder, sources, surveyed, group_by, options, parents)
     work = Workspace(out=folder, purpose=purpose)
     with work.opened():
-        if work.is_published or work.is_ready:
+        if work.is_ready:
             work.finish()
             return
         work.check_space(surveyed.size_bytes)
@@ -147,6 +190,8 @@ class _Assembly:
     placement: Placement
     plans: Sequence[ShardPlan]
     block_rows: int
+    row_bytes: int
+    """Bytes of a row, texts included."""
     before: Catalog | None
     """The data set that this is appended to."""
 
@@ -214,6 +259,7 @@ class _Assembly:
                 placement.rows_per_group, block_rows=block_rows, shard_rows=shard_rows
             ),
             block_rows=block_rows,
+            row_bytes=row_bytes,
             before=before,
         )
 
@@ -224,26 +270,23 @@ class _Assembly:
             rows = [run.rows for run in self.runs]
             stages.run("code strings", vocabularies.write_codes, calls, rows=rows)
         paths = [shard_path(plan, self._key(plan.first_group)) for plan in self.plans]
-        shard_tasks = [
-            self._task(plan, path, work) for plan, path in zip(self.plans, paths, strict=True)
-        ]
-        batches = list(batched(shard_tasks))
+        tasks = self._tasks(paths, work)
         written = stages.run(
             "write shards",
             write_shards,
-            [(batch,) for batch in batches],
-            rows=[sum(task.rows for task in batch) for batch in batches],
+            [(task,) for task in tasks],
+            rows=[task.rows for task in tasks],
             size_bytes=self.survey.size_bytes,
         )
-        records = [record for batch in written for record in batch]
+        records = [record for batch in written for record in batch.shards]
         own = self._runs_by_source()
-        stages.run(
+        provenance = stages.run(
             "write provenance",
             write_by_source,
             [(work.draft, i, rows, own[i]) for i, rows in enumerate(self.survey.rows)],
             rows=self.survey.rows,
         )
-        quarantined = [0] * len(self.sources.files)
+        quarantined = [(0, "")] * len(self.sources.files)
         if any(partition.lenient for partition in self.survey.partitions):
             partitions = enumerate(self.survey.partitions_by_source())
             gathered = stages.run(
@@ -252,18 +295,22 @@ class _Assembly:
                 [(work.runs, numbers, work.draft, i) for i, numbers in partitions],
                 rows=self.survey.rows,
             )
-            quarantined = [rows for rows, _ in gathered]
+            quarantined = [(rows, digest) for rows, digest, _ in gathered]
         refuse_changed(self.sources)
         work.move_in()
         tables = {
             "shards": index.shards(self.manifest, self.plans, paths, records),
             "blocks": index.blocks(records),
             "groups": index.groups(self.placement, self.plans),
-            "sources": index.sources(self.sources, self.survey, self.hashes, quarantined),
-            "statistics": pa.concat_tables(
-                [statistics.STATISTICS.empty_table(), *(record.statistics for record in records)]
+            "sources": index.sources(
+                self.sources,
+                self.survey,
+                self.hashes,
+                [digest for _, digest in provenance],
+                quarantined,
             ),
-            "vocabulary_counts": pa.concat_tables([record.vocabulary_counts for record in records]),
+            "statistics": noted(batch.statistics for batch in written),
+            "vocabulary_counts": noted(batch.vocabulary_counts for batch in written),
         }
         if self.before is not None:
             tables = generations.joined(self.before, tables)
@@ -279,25 +326,44 @@ class _Assembly:
         keys_table = self.placement.keys
         return {name: keys_table[name][group].as_py() for name in keys_table.column_names}
 
-    def _task(self, plan: ShardPlan, path: str, work: Workspace) -> ShardTask:
-        groups = self.placement.rows_per_group[plan.first_group :][: plan.groups]
-        counts = groups if plan.groups > 1 else np.array([plan.rows])
-        return ShardTask(
-            folder=work.draft,
-            path=path,
-            ordinal=plan.ordinal,
-            first_row=self.first_row + plan.first_row,
-            token=shard_token(self.manifest.identity, plan.ordinal),
-            schema=self.manifest.schema,
-            source_schema=self.survey.schema,
-            rows=plan.rows,
-            slices=tuple(
-                RunSlice.of(self.runs[piece.run], piece)
-                for piece in self.placement.slices(plan.first_row, plan.rows)
-            ),
-            block_rows=self.block_rows,
-            spans=plan_spans(counts, sum(self.survey.rows)),
-        )
+    def _tasks(self, paths: Sequence[str], work: Workspace) -> list[BatchTask]:
+        return [
+            BatchTask(
+                folder=work.draft,
+                notes=work.receipts / "statistics",
+                first_row=self.first_row + batch[0].first_row,
+                schema=self.manifest.schema,
+                source_schema=self.survey.schema,
+                shards=tuple(
+                    ShardTask(
+                        path=paths[plan.ordinal],
+                        ordinal=plan.ordinal,
+                        token=shard_token(self.manifest.identity, plan.ordinal),
+                        rows=plan.rows,
+                    )
+                    for plan in batch
+                ),
+                slices=tuple(
+                    RunSlice.of(self.runs[piece.run], piece)
+                    for piece in self.placement.slices(
+                        batch[0].first_row, sum(plan.rows for plan in batch)
+                    )
+                ),
+                block_rows=self.block_rows,
+                spans=self._spans(batch),
+            )
+            for batch in batched(self.plans, self.row_bytes)
+        ]
+
+    def _spans(self, batch: Sequence[ShardPlan]) -> np.ndarray:
+        """Where the spans of consecutive shards begin, and the number of their rows."""
+        begins, first = [], batch[0].first_row
+        for plan in batch:
+            groups = self.placement.rows_per_group[plan.first_group :][: plan.groups]
+            counts = groups if plan.groups > 1 else np.array([plan.rows])
+            spans = plan_spans(counts, sum(self.survey.rows))
+            begins.append(spans[:-1] + plan.first_row - first)
+        return np.append(np.concatenate(begins), sum(plan.rows for plan in batch))
 
     def _runs_by_source(self) -> list[list[OwnRun]]:
         """The runs of each source."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import mmap
 import re
 from collections.abc import Mapping, Sequence
@@ -14,14 +15,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from tfstream.conversion import text_source
-from tfstream.conversion.reading import Found, Run, Source, Wish
+from tfstream.conversion import exact, text_source
+from tfstream.conversion.reading import FindOut, Found, Source, Wish
 from tfstream.conversion.text_source import TextStretch
 from tfstream.conversion.types import kept_schema
 from tfstream.errors import DataError, StorageError
 
 _SCAN_BYTES = 16 << 20
 _BLOCK_BYTES = 1 << 20
+_OTHER_MARKS = ";\t|"
+"""What stands between fields elsewhere."""
 _QUOTE, _COMMA, _LF, _CR = b'",\n\r'
 _FIELD = rb'(?:"[^"]*(?:""[^"]*)*"[^,\r\n]*|[^",\r\n][^,\r\n]*|)'
 _RECORD = re.compile(_FIELD + rb"(?:," + _FIELD + rb")*(?:\r\n|\n|\r|\Z)")
@@ -43,6 +46,8 @@ class CsvForm:
 
     names: tuple[str, ...]
     """The columns, from the file's first record."""
+    asked: frozenset[str] = frozenset()
+    """Those whose types were asked for: a float among them may be rounded."""
 
     def parse(
         self,
@@ -77,6 +82,12 @@ class CsvForm:
             )
         except pa.ArrowInvalid as error:
             raise pa.ArrowInvalid(self._reason(str(error), read)) from error
+        for name in types.keys() & set(names):
+            numbers = table[name]
+            limit = math.inf if name in self.asked else exact.EXACT_WHOLE
+            if pa.types.is_floating(numbers.type) and exact.holds_large(numbers, limit):
+                texts = self.parse(data, [name], {name: pa.string()}, whole=whole)[name]
+                exact.check_text(name, texts, numbers, limit)
         return table.select(names)
 
     def records(self, data: bytes) -> list[tuple[int, int]]:
@@ -102,7 +113,7 @@ class CsvForm:
         )
 
 
-def find(files: Sequence[Source], wish: Wish, run: Run) -> list[Found]:
+def find(files: Sequence[Source], wish: Wish, run: FindOut) -> list[Found]:
     """The columns and stretches of CSV files, from one pass over all of them.
 
     Raises:
@@ -137,7 +148,7 @@ def stretches(source: Source, wish: Wish) -> list[TextStretch]:
         raise DataError(f"{source.path} is not readable as CSV: {error}") from error
     except OSError as error:
         raise StorageError(f"cannot read {source.path}: {error.strerror or error}") from error
-    form = CsvForm(_names(source, places[0]))
+    form = CsvForm(_names(source, places[0]), frozenset(wish.types))
     found = [
         TextStretch(source=source, start=start, stop=stop, form=form)
         for start, stop in itertools.pairwise(places)
@@ -207,6 +218,12 @@ def _names(source: Source, stop: int) -> tuple[str, ...]:
             f"the first line of {source.path} does not name columns: {error}"
         ) from error
     kept_schema(schema, str(source))
+    others = [mark for mark in _OTHER_MARKS if mark in schema.names[0]]
+    if len(schema) == 1 and others:
+        raise DataError(
+            f"the first line of {source} has no comma but {others[0]!r}; write its fields with "
+            "commas between them"
+        )
     return tuple(schema.names)
 
 

@@ -33,7 +33,7 @@ def discover(frame: Any, folder: Path, compute: Compute) -> Sources:  # noqa: AN
         StorageError: if a file cannot be written.
     """
     parts = frame.to_delayed()
-    paths = [folder / f"partition-{i:05d}.arrow" for i in range(len(parts))]
+    paths = [folder / f"{name(i)}.arrow" for i in range(len(parts))]
     tasks = [dask.delayed(write)(path, part) for path, part in zip(paths, parts, strict=True)]
     hashes = compute("compute partitions", tasks)
     files = tuple(
@@ -48,6 +48,11 @@ def discover(frame: Any, folder: Path, compute: Compute) -> Sources:  # noqa: AN
     )
     kind = next(kind for kind in KINDS if ".arrow" in kind.suffixes)
     return Sources(root=None, kind=kind, files=files)
+
+
+def name(number: int) -> str:
+    """What a partition is called."""
+    return f"partition-{number:05d}"
 
 
 def write(path: Path, values: Any) -> str:  # noqa: ANN401 - pandas is untyped

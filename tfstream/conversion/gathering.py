@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,9 @@ from tfstream import storage
 from tfstream.conversion import dataset_source, frame_source, sources
 from tfstream.conversion.reading import Source
 from tfstream.conversion.sources import Sources
+from tfstream.conversion.workspace import PARTITIONS
 from tfstream.errors import StorageError
+from tfstream.format.manifest import UNFINISHED
 
 if TYPE_CHECKING:
     import dask.dataframe as dd
@@ -35,7 +38,7 @@ def gathered(
 
     Args:
         source: what was given.
-        out: the folder of the data set; files for the partitions of a DataFrame lie beside it.
+        out: the folder of the data set; locked; files for the partitions of a DataFrame lie in it.
         temp: another folder for them.
         compute: `Scheduler.compute`.
 
@@ -47,16 +50,24 @@ def gathered(
     if isinstance(source, ds.Dataset):
         yield dataset_source.discover(source)
     elif _is_frame(source):
-        parent = out.parent if temp is None else Path(temp)
+        # The same at each call: what a dead one left is written over.
+        name = hashlib.sha256(str(out).encode()).hexdigest()[:16]
+        folder = (
+            out / UNFINISHED / PARTITIONS
+            if temp is None
+            else Path(temp) / f"tfstream-partitions-{name}"
+        )
+        shutil.rmtree(folder, ignore_errors=True)
         try:
-            parent.mkdir(parents=True, exist_ok=True)
-            folder = tempfile.TemporaryDirectory(prefix=f".{out.name}-partitions-", dir=parent)
+            folder.mkdir(parents=True)
         except OSError as error:
             raise StorageError(
                 f"cannot make the folder {error.filename}: {error.strerror}"
             ) from error
-        with folder as name:
-            yield frame_source.discover(source, Path(name), compute)
+        try:
+            yield frame_source.discover(source, folder, compute)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
     else:
         yield sources.discover(source)
 

@@ -10,12 +10,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfstream.conversion import frame_source
 from tfstream.conversion.csv_source import unified
 from tfstream.conversion.runs import Run
 from tfstream.conversion.sources import Sources
 from tfstream.conversion.survey import Survey
 from tfstream.errors import DataError, UsageError
-from tfstream.format.manifest import Catalog, Parent, generation_folder
+from tfstream.format.index_files import generation_folder
+from tfstream.format.manifest import Catalog, Parent
 from tfstream.format.schema import VOCABULARY_SIZE
 
 
@@ -23,10 +25,23 @@ def rooted(sources: Sources, before: Catalog) -> Sources:
     """New sources, named from the folder that the data set's names begin at.
 
     Raises:
-        UsageError: if one lies elsewhere, or is a source already.
+        UsageError: if one lies elsewhere, is a source already, or is no file where those are.
     """
-    root = before.manifest.root
-    known = set(before.sources["path"].to_pylist())
+    root, known = before.manifest.root, before.sources["path"].to_pylist()
+    if (sources.root is None) != (not root):
+        has, given = "partitions of a DataFrame", "files"
+        has, given = (given, has) if root else (has, given)
+        raise UsageError(
+            f"the sources of {before.folder} are {has}, and {given} cannot follow them; "
+            f"give {has}, or convert into another folder"
+        )
+    if not root:
+        # They are numbered on: what a frame is called does not tell whether it is another one.
+        numbered = [
+            replace(source, name=frame_source.name(len(known) + i))
+            for i, source in enumerate(sources.files)
+        ]
+        return replace(sources, files=tuple(numbered))
     files = []
     for source in sources.files:
         if not source.path.is_relative_to(root):
@@ -41,6 +56,24 @@ def rooted(sources: Sources, before: Catalog) -> Sources:
             )
         files.append(replace(source, name=name))
     return replace(sources, files=tuple(files))
+
+
+def last_sources(before: Catalog) -> pa.Table:
+    """Those of the last generation."""
+    parents = before.manifest.parents
+    return before.sources.slice(parents[-1].sources if parents else 0)
+
+
+def may_be_last(sources: Sources, before: Catalog) -> bool:
+    """Whether these are called and as long as the sources of the last generation."""
+    known = last_sources(before)
+    return len(known) == len(sources.files) and all(
+        (source.sha256 or source.path.as_posix() == f"{before.manifest.root}/{name}")
+        and source.size_bytes == size_bytes
+        for source, name, size_bytes in zip(
+            sources.files, known["path"].to_pylist(), known["size_bytes"].to_pylist(), strict=True
+        )
+    )
 
 
 def fitted(survey: Survey, sources: Sources, before: Catalog) -> Survey:

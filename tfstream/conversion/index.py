@@ -69,15 +69,29 @@ def groups(placement: Placement, plans: Sequence[ShardPlan]) -> pa.Table:
 
 
 def sources(
-    found: Sources, survey: Survey, hashes: Sequence[str], quarantined: Sequence[int]
+    found: Sources,
+    survey: Survey,
+    hashes: Sequence[str],
+    provenance: Sequence[str],
+    quarantined: Sequence[tuple[int, str]],
 ) -> pa.Table:
-    """A row a source."""
+    """A row a source.
+
+    Args:
+        found: the sources.
+        survey: their rows.
+        hashes: SHA-256 of each.
+        provenance: of the row ids of its rows.
+        quarantined: how many of its rows could not be read, and SHA-256 of what is kept of them.
+    """
     columns = [
         [s.name for s in found.files],
         [s.size_bytes for s in found.files],
         hashes,
         survey.rows,
-        quarantined,
+        [rows for rows, _ in quarantined],
+        provenance,
+        [digest for _, digest in quarantined],
     ]
     return pa.table(
         [pa.array(c, f.type) for c, f in zip(columns, SOURCES, strict=True)], schema=SOURCES

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,9 +12,9 @@ from dataclasses import dataclass, replace
 import pyarrow as pa
 import pyarrow.json
 
-from tfstream.conversion import text_source
+from tfstream.conversion import exact, text_source
 from tfstream.conversion.promotion import merged
-from tfstream.conversion.reading import Found, Run, Source, Wish
+from tfstream.conversion.reading import FindOut, Found, Source, Wish
 from tfstream.conversion.text_source import TextStretch
 from tfstream.errors import StorageError
 
@@ -25,6 +26,8 @@ class JsonForm:
     """See `Form`."""
 
     names: tuple[str, ...] = ()
+    asked: frozenset[str] = frozenset()
+    """Fields whose types were asked for: a float among them may be rounded."""
 
     def parse(
         self,
@@ -54,6 +57,7 @@ class JsonForm:
             raise pa.ArrowInvalid(re.sub(r" in row \d+$", "", str(error))) from error
         if table.num_rows != lines:
             raise pa.ArrowInvalid(f"{table.num_rows} objects in {lines} lines")
+        self._check(table, data, types)
         if columns is not None:
             return table
         # It makes a column of each type that it is given, whether there is such a field or not.
@@ -64,6 +68,16 @@ class JsonForm:
             and json.dumps(name, ensure_ascii=False).encode() not in data
         ]
         return table.drop_columns(absent)
+
+    def _check(self, table: pa.Table, data: bytes, types: Mapping[str, pa.DataType]) -> None:
+        """Nothing, if the floats of columns with a known type are what the text says."""
+        limits = {name: math.inf if name in self.asked else exact.EXACT_WHOLE for name in types}
+        large = [name for name in types if exact.holds_large(table[name], limits[name])]
+        for line in data.split(b"\n") if large else ():
+            held = json.loads(line) if line.strip() else {}
+            for name in large:
+                type_ = table.schema.field(name).type
+                exact.check_json(name, held.get(name), type_, may_round=name in self.asked)
 
     def records(self, data: bytes) -> list[tuple[int, int]]:
         """See `Form`."""
@@ -78,7 +92,7 @@ class JsonForm:
         return merged(left, right, _widened)
 
 
-def find(files: Sequence[Source], wish: Wish, run: Run) -> list[Found]:
+def find(files: Sequence[Source], wish: Wish, run: FindOut) -> list[Found]:
     """The columns and stretches of files of JSON lines, from one pass over all of them.
 
     Raises:
@@ -108,8 +122,9 @@ def stretches(source: Source, wish: Wish) -> list[TextStretch]:
         raise StorageError(f"cannot read {source.path}: {error.strerror or error}") from error
     if places[-1] < source.size_bytes:
         places.append(source.size_bytes)
+    form = JsonForm(asked=frozenset(wish.types))
     return [
-        TextStretch(source=source, start=start, stop=stop, form=JsonForm())
+        TextStretch(source=source, start=start, stop=stop, form=form)
         for start, stop in itertools.pairwise(places)
     ]
 

@@ -27,6 +27,21 @@ class Grouping:
     """(keys,) int64: for each distinct key, the first row that has it."""
 
 
+def spelled(group_by: Sequence[str], columns: Sequence[str]) -> tuple[str, ...]:
+    """The keys, in quotes where the name of a column means something else in the language."""
+    return tuple(
+        text if text not in columns or _is_column(text) else '"' + text.replace('"', '""') + '"'
+        for text in group_by
+    )
+
+
+def _is_column(text: str) -> bool:
+    try:
+        return expressions.parse_key(text) == Key(text, expressions.Column(text))
+    except UsageError:
+        return False
+
+
 def check(group_by: Sequence[str], schema: pa.Schema) -> tuple[Key, ...]:
     """The parsed keys, known to work on the columns of the sources.
 
@@ -37,7 +52,11 @@ def check(group_by: Sequence[str], schema: pa.Schema) -> tuple[Key, ...]:
         raise UsageError(
             f"group_by is empty; name at least one of the columns {', '.join(schema.names)}"
         )
-    keys = tuple(expressions.parse_key(text) for text in group_by)
+    # What is called like a column means it, even if it is a word of the language.
+    keys = tuple(
+        Key(text, expressions.Column(text)) if text in schema.names else expressions.parse_key(text)
+        for text in group_by
+    )
     for text, key in zip(group_by, keys, strict=True):
         is_column = isinstance(key.value, expressions.Column) and key.value.name == key.name
         if key.name in schema.names and not is_column:
@@ -64,6 +83,10 @@ def derive(keys: Sequence[Key], table: pa.Table) -> pa.Table:
     Raises:
         UsageError: if a column is not there or its type does not allow the key.
     """
+    named = dict.fromkeys(name for key in keys for name in expressions.columns(key.value))
+    for i, name in enumerate(table.column_names):
+        if name in named and pa.types.is_dictionary(table[name].type):
+            table = table.set_column(i, name, table[name].cast(table[name].type.value_type))
     columns = [expressions.evaluate(key.value, table) for key in keys]
     # -0.0 and 0.0 are equal, so they are one group, whichever comes first.
     plain = [

@@ -29,7 +29,7 @@ class _Stripes:
     def rows(self, piece: int) -> int:
         # pyarrow does not tell the rows of a stripe but by reading a column of it.
         def count(name: str) -> int:
-            return int(self._file.read_stripe(piece, columns=[name]).num_rows)
+            return int(self._stripe(piece, [name]).num_rows)
 
         return piecewise.count_rows(count, self.schema.names)
 
@@ -39,11 +39,18 @@ class _Stripes:
 
     def read(self, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
         schema = pa.schema([self.schema.field(name) for name in columns])
-        batches = [self._file.read_stripe(i, columns=list(columns)) for i in range(start, stop)]
+        batches = [self._stripe(i, columns) for i in range(start, stop)]
         return pa.Table.from_batches(batches, batches[0].schema if batches else schema)
 
     def stream(self, piece: int, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
         yield from piecewise.sliced(self.read(piece, piece + 1, columns), rows)
+
+    def _stripe(self, piece: int, columns: Sequence[str]) -> pa.RecordBatch:
+        try:
+            return self._file.read_stripe(piece, columns=list(columns))
+        except pa.ArrowException as error:
+            # For bytes that do not decode it has no error but "unknown".
+            raise pa.ArrowInvalid(str(error).removeprefix("Unknown error: ")) from error
 
     def byte(self, piece: int) -> int | None:  # noqa: ARG002 - pyarrow does not tell
         return None

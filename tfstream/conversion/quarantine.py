@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from tfstream import storage
 from tfstream.conversion.reading import Bad, Source
+from tfstream.format.canonical import digest_of
 
 QUARANTINE = pa.schema(
     [
@@ -49,7 +50,9 @@ def keep(folder: Path, number: int, source: Source, bad: Sequence[Bad]) -> None:
         pq.write_table(table, file)
 
 
-def gather(folder: Path, numbers: Sequence[int], out: Path, source: int) -> tuple[int, Path | None]:
+def gather(
+    folder: Path, numbers: Sequence[int], out: Path, source: int
+) -> tuple[int, str, Path | None]:
     """Write all that a source has of them, `quarantine/00012.parquet`, if it has any.
 
     Args:
@@ -59,17 +62,17 @@ def gather(folder: Path, numbers: Sequence[int], out: Path, source: int) -> tupl
         source: ordinal of the source.
 
     Returns:
-        How many rows they are, and the file.
+        How many rows they are, SHA-256 of their values, empty if there are none, and the file.
     """
     drafts = [_draft(folder, number) for number in numbers]
     found = [pq.ParquetFile(path).read(use_threads=False) for path in drafts if path.exists()]
     if not found:
-        return 0, None
+        return 0, "", None
     table = pa.concat_tables(found).combine_chunks()
     path = out / "quarantine" / f"{source:05d}.parquet"
     with storage.publishing(path, durable=False) as file:
         pq.write_table(table, file)
-    return sum(table["rows"].to_pylist()), path
+    return sum(table["rows"].to_pylist()), digest_of(table), path
 
 
 def _draft(folder: Path, number: int) -> Path:

@@ -79,7 +79,7 @@ class Bad:
         )
 
 
-class Run(Protocol):
+class FindOut(Protocol):
     """Runs tasks, as `Scheduler.run` does."""
 
     def __call__(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -18,12 +18,14 @@ import numpy as np
 import pyarrow as pa
 
 from tfstream import storage
+from tfstream.conversion.reading import Bad, FindOut
 from tfstream.conversion.runs import Run
 from tfstream.conversion.scheduling import Scheduler
-from tfstream.conversion.shards import ShardRecord
+from tfstream.conversion.shards import BatchRecord, ShardRecord
+from tfstream.conversion.text_source import Inferred
 from tfstream.errors import StorageError
 
-_RECORDS = {record.__name__: record for record in (Run, ShardRecord)}
+_RECORDS = {record.__name__: record for record in (Run, ShardRecord, BatchRecord, Inferred, Bad)}
 T = TypeVar("T")
 
 
@@ -41,14 +43,14 @@ class Receipts:
         function: Callable[..., T],
         calls: Sequence[Sequence[Any]],
         *,
-        rows: Sequence[int],
+        rows: Sequence[int] | None = None,
         size_bytes: int | None = None,
     ) -> list[T]:
         """The results of a function for each list of arguments, in order.
 
         The n-th call of a stage must be the same whenever the conversion is begun again. A result
-        is made of None, numbers, strings, lists, one-dimensional arrays, tables, paths, `Run` and
-        `ShardRecord`; a path in it is a file that the task wrote. Rows, those of each call, and
+        is made of None, numbers, strings, bytes, lists, one-dimensional arrays, tables, schemas,
+        paths and records; a path in it is a file that the task wrote. Rows, those of each call, and
         bytes, those of all, are for the progress.
         """
         folder = self._folder / stage.replace(" ", "-")
@@ -67,11 +69,26 @@ class Receipts:
             _keep,
             [call for _, call in todo],
             done=len(results),
-            rows=[rows[i] for i in (*results, *(i for i, _ in todo))],
+            rows=None if rows is None else [rows[i] for i in (*results, *(i for i, _ in todo))],
             size_bytes=size_bytes,
         )
         results.update(zip((i for i, _ in todo), fresh, strict=True))
         return [results[i] for i in range(len(calls))]
+
+    def remember(self, kept: str) -> FindOut:
+        """What runs tasks of this stage with receipts, and those of others without."""
+
+        def run(
+            stage: str,
+            function: Callable[..., T],
+            calls: Iterable[Sequence[Any]],
+            *,
+            size_bytes: int | None = None,
+        ) -> list[T]:
+            runs = self.run if stage == kept else self._scheduler.run
+            return runs(stage, function, list(calls), size_bytes=size_bytes)
+
+        return run
 
 
 def _keep(receipt: Path, function: Callable[..., T], arguments: Sequence[Any]) -> T:
@@ -90,7 +107,7 @@ def _kept(receipt: Path) -> list[Any] | None:
         return None
 
 
-def encode(value: Any) -> Any:  # noqa: ANN401 - JSON
+def encode(value: Any) -> Any:  # noqa: ANN401, PLR0911 - JSON; one return a kind of value
     """A result as JSON; files with their sizes.
 
     Raises:
@@ -104,6 +121,10 @@ def encode(value: Any) -> Any:  # noqa: ANN401 - JSON
         return {"file": str(value), "size_bytes": value.stat().st_size}
     if isinstance(value, np.ndarray) and value.ndim == 1 and not value.dtype.hasobject:
         return {"array": base64.b64encode(value.tobytes()).decode(), "dtype": value.dtype.str}
+    if isinstance(value, bytes):
+        return {"bytes": base64.b64encode(value).decode()}
+    if isinstance(value, pa.Schema):
+        return {"schema": base64.b64encode(value.serialize()).decode()}
     if isinstance(value, pa.Table):
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, value.schema) as writer:
@@ -115,7 +136,7 @@ def encode(value: Any) -> Any:  # noqa: ANN401 - JSON
     raise TypeError(f"a receipt cannot hold {type(value).__name__}")
 
 
-def decode(value: Any) -> Any:  # noqa: ANN401 - JSON
+def decode(value: Any) -> Any:  # noqa: ANN401, PLR0911 - JSON; one return a kind of value
     """What `encode` was given; tuples as lists.
 
     Raises:
@@ -133,6 +154,10 @@ def decode(value: Any) -> Any:  # noqa: ANN401 - JSON
         return path
     if "array" in value:
         return np.frombuffer(base64.b64decode(value["array"]), np.dtype(value["dtype"]))
+    if "bytes" in value:
+        return base64.b64decode(value["bytes"])
+    if "schema" in value:
+        return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(value["schema"])))
     if "table" in value:
         return pa.ipc.open_stream(base64.b64decode(value["table"])).read_all()
     held = {name: decode(item) for name, item in value["fields"].items()}

@@ -25,8 +25,8 @@ from tfstream.format.expressions import Key
 from tfstream.format.schema import VOCABULARY_SIZE, Column, Schema, storage_dtype
 from tfstream.format.values import stored_bytes, stored_numbers, stored_tensors
 
-_STRIP_ROWS = 1024
-"""Rows that are turned from columns into rows at once, so that they stay in the cache."""
+_STRIP_BYTES = 1 << 18
+"""Bytes of rows that are turned from columns into rows at once, so that they stay in the cache."""
 _RADIX_KEYS = 1 << 16
 """Keys up to which numpy's stable sort is a radix sort."""
 
@@ -87,7 +87,7 @@ def write_runs(
             first_row = int(read.source_rows[0])
             piece, batch = _sorted(read.table, keys, schema, read.source_rows)
             del read
-            _write(path, batch)
+            write(path, batch)
             runs.append(
                 Run(
                     path=path,
@@ -152,9 +152,9 @@ def _sorted(
             text_bytes[i], null_items[i] = _bytes_of(items, column), items.null_count > 0
             arrays[f"text/{place}"] = lists.take(indices)
         elif column.is_text:
-            texts = _whole(values)
+            texts = _text(_whole(values))
             text_bytes[i] = _bytes_of(texts, column)
-            arrays[f"text/{place}"] = _text(texts).take(indices)
+            arrays[f"text/{place}"] = texts.take(indices)
         elif nulls[i] and not column.is_null:
             arrays[f"valid/{place}"] = pc.is_valid(values).combine_chunks().take(indices)
     places = np.empty_like(order)
@@ -193,14 +193,26 @@ def _matrix(
     They become rows first and are ordered then: whole rows are moved faster than single values.
     """
     matrix = np.empty((len(places), len(columns)), dtype)
-    strip = np.empty((_STRIP_ROWS, len(columns)), dtype)
     views = [_stored(_whole(table[name]), dtype) for name in columns]
-    for start in range(0, len(places), _STRIP_ROWS):
-        rows = places[start : start + _STRIP_ROWS]
-        for j, values in enumerate(views):
-            strip[: len(rows), j] = values[start : start + len(rows)]
-        matrix[rows] = strip[: len(rows)]
+    rows = max(1, _STRIP_BYTES // (len(columns) * dtype.itemsize))
+    for start in range(0, len(places), rows):
+        stop = start + rows
+        strip = np.stack([values[start:stop] for values in views], axis=1)
+        scattered(matrix, places[start:stop], strip)
     return matrix
+
+
+def scattered(out: np.ndarray, places: np.ndarray, rows: np.ndarray) -> None:
+    """Put rows at places of a matrix: as one value each, which is twice as fast.
+
+    Args:
+        out: (any, columns), each row's bytes one after the other; changed.
+        places: (rows,) int64.
+        rows: (rows, columns) of the same dtype.
+    """
+    whole = np.dtype((np.void, out.shape[1] * out.itemsize))
+    if out.shape[1]:
+        out.view(whole)[places, 0] = np.ascontiguousarray(rows).view(whole)[:, 0]
 
 
 def _stored(array: pa.Array, dtype: np.dtype[np.generic]) -> np.ndarray:
@@ -211,29 +223,58 @@ def _stored(array: pa.Array, dtype: np.dtype[np.generic]) -> np.ndarray:
 
 
 def _whole(values: pa.ChunkedArray) -> pa.Array:
-    return values.chunk(0) if values.num_chunks == 1 else pa.concat_arrays(values.chunks)
+    if values.num_chunks == 1:
+        return values.chunk(0)
+    if pa.types.is_dictionary(values.type):
+        values = values.unify_dictionaries()
+    return pa.concat_arrays(values.chunks)
 
 
 def _bytes_of(items: pa.Array, column: Column) -> int:
     """Bytes that texts, or the items of lists, take in blocks."""
     dtype = storage_dtype(column.item)
-    if dtype is None:
+    if dtype is not None:
+        return len(items) * dtype.itemsize
+    if not pa.types.is_dictionary(items.type):
         return pc.sum(pc.binary_length(stored_bytes(items))).as_py() or 0
-    return len(items) * dtype.itemsize
+    lengths = pc.binary_length(items.dictionary).to_numpy(zero_copy_only=False)
+    return int(_uses(items) @ lengths)
 
 
 def _text(array: pa.Array) -> pa.Array:
-    """Strings as a dictionary if they may become codes, else as they are, others as binary."""
+    """Strings as a dictionary if they may become codes, else as they are, others as binary.
+
+    All values of the dictionary are used, whatever the source's own had beside.
+    """
+    if pa.types.is_dictionary(array.type):
+        used = _uses(array) > 0
+        if used.sum() <= VOCABULARY_SIZE:
+            if used.all():
+                return array
+            places = pa.array(np.cumsum(used, dtype=np.int32) - 1)
+            dictionary = array.dictionary.filter(pa.array(used))
+            return pa.DictionaryArray.from_arrays(places.take(array.indices), dictionary)
+        array = array.dictionary_decode()
     if not pa.types.is_string(array.type):
         return stored_bytes(array)
     encoded = array.dictionary_encode()
     return encoded if len(encoded.dictionary) <= VOCABULARY_SIZE else array
 
 
-def _write(path: Path, batch: pa.RecordBatch) -> None:
+def _uses(array: pa.Array) -> np.ndarray:
+    """How often each value of a dictionary is used."""
+    return np.bincount(array.indices.drop_null(), minlength=len(array.dictionary))
+
+
+def write(path: Path, rows: pa.RecordBatch | pa.Table) -> None:
+    """Write an Arrow file.
+
+    Raises:
+        StorageError: if it cannot be written.
+    """
     # By rename: another attempt of the same task may have its file mapped.
     with (
         storage.publishing(path, durable=False) as file,
-        pa.ipc.new_file(file, batch.schema) as writer,
+        pa.ipc.new_file(file, rows.schema) as writer,
     ):
-        writer.write_batch(batch)
+        writer.write(rows)

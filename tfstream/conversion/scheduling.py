@@ -5,9 +5,10 @@ from __future__ import annotations
 import itertools
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
@@ -20,7 +21,7 @@ from dask.callbacks import Callback
 from dask.system import CPU_COUNT
 
 from tfstream.conversion.progress import Progress, ProgressCallback
-from tfstream.errors import UsageError
+from tfstream.errors import UsageError, WorkerError
 
 # The functions and not their names, by which Dask would first import distributed: half a second.
 _LOCAL = {
@@ -31,6 +32,10 @@ _LOCAL = {
 }
 _QUEUED = 8
 """Tasks that a cluster has at least, however few its workers are."""
+_LESS = (
+    "with fewer workers, more memory for each, or smaller partitions "
+    "(ConvertOptions(partition_bytes=), which begins anew)"
+)
 T = TypeVar("T")
 
 
@@ -96,7 +101,8 @@ class Scheduler:
         if not listed:
             return []
         if self._client is not None:
-            return _run_on_cluster(self._client, function, listed, report)
+            with _told_deaths(stage):
+                return _run_on_cluster(self._client, function, listed, report)
         # An opaque call: Dask would search every field of the arguments for tasks.
         names = _names(stage, len(listed))
         tasks = [
@@ -113,9 +119,10 @@ class Scheduler:
         # A pool of its own: leaving it waits for the tasks that still run when one has failed.
         with advance, ThreadPoolExecutor(CPU_COUNT) as pool:
             threads = {"pool": pool} if self._local is dask.threaded.get else {}
-            return list(
-                dask.compute(*tasks, scheduler=self._local, optimize_graph=False, **threads)
-            )
+            with _told_deaths(stage):
+                return list(
+                    dask.compute(*tasks, scheduler=self._local, optimize_graph=False, **threads)
+                )
 
     def compute(self, stage: str, tasks: Sequence[Any]) -> list[Any]:
         """The values of Delayed tasks, in one graph, so that what they share is computed once."""
@@ -128,18 +135,45 @@ class Scheduler:
                 report.advance(places[key])
 
         if self._client is None:
-            with Callback(posttask=posttask):
+            with Callback(posttask=posttask), _told_deaths(stage):
                 return list(dask.compute(*tasks, scheduler=self._local))
         from distributed import as_completed  # noqa: PLC0415 - only who has a cluster needs it
 
         futures = self._client.compute(list(tasks))
         try:
-            for future in as_completed(futures):
-                future.result()
-                report.advance(places[future.key])
-            return list(self._client.gather(futures))
+            with _told_deaths(stage):
+                for future in as_completed(futures):
+                    future.result()
+                    report.advance(places[future.key])
+                return list(self._client.gather(futures))
         finally:
             self._client.cancel(futures)
+
+
+@contextmanager
+def _told_deaths(stage: str) -> Iterator[None]:
+    """Deaths of those who do the work, as errors that tell what to do."""
+    # Whose errors they are is told by their names: only who has a cluster has loaded distributed.
+    try:
+        yield
+    except BrokenProcessPool as error:
+        raise WorkerError(
+            f"a process died at the stage {stage!r}, most likely for lack of memory; call again "
+            f"to go on, {_LESS}"
+        ) from error
+    except Exception as error:
+        kind = type(error)
+        if not kind.__module__.startswith("distributed."):
+            raise
+        if kind.__name__ == "KilledWorker":
+            raise WorkerError(
+                f"several workers died at a task of the stage {stage!r}, most likely for lack of "
+                f"memory; call again to go on, {_LESS}"
+            ) from error
+        raise WorkerError(
+            f"the cluster was lost at the stage {stage!r}: {error}; call again to go on, when it "
+            "is there"
+        ) from error
 
 
 class _Report:

@@ -9,11 +9,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfstream.conversion import exact
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.reading import Source
 from tfstream.conversion.types import kept_schema, kept_table
 from tfstream.errors import DataError, UsageError
 from tfstream.format.schema import arrow_type
+
+_ENCODED = pa.dictionary(pa.int32(), pa.string())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,31 +101,46 @@ class Shape:
     def apply(self, table: pa.Table, source: Source, schema: pa.Schema) -> pa.Table:
         """Rows of a source, with exactly the columns and types of the data set.
 
+        Text may be encoded by a dictionary, if the source had it so.
+
         Raises:
             pa.ArrowInvalid: if a value does not fit.
         """
         # Where a type says that all is null, it says nothing more: the column counts as missing.
         there = [f.name for f in table.schema if not pa.types.is_null(f.type)]
-        rows, table = table.num_rows, table.select(there)
-        if there:
-            try:
-                table = kept_table(table, kept_schema(table.schema, str(source)))
-            except DataError as error:
-                raise pa.ArrowInvalid(str(error)) from error
-        return pa.table(
-            [self._column(table, rows, source, field) for field in schema], schema=schema
-        )
+        encoded = {
+            field.name: table[origin]
+            for field in schema
+            if field.type == pa.string() and field.name not in self.default
+            for origin in [self.origin(field.name)]
+            if origin in there and _is_encoded(table[origin])
+        }
+        done = {self.origin(name) for name in encoded}
+        done -= {self.origin(name) for name in schema.names if name not in encoded}
+        rows, table = table.num_rows, table.select([name for name in there if name not in done])
+        try:
+            table = kept_table(table, kept_schema(table.schema, str(source)))
+        except DataError as error:
+            raise pa.ArrowInvalid(str(error)) from error
+        # A dict, since a table looks its names up one by one.
+        held = dict(zip(table.column_names, table.columns, strict=True))
+        columns = [
+            encoded[field.name]
+            if field.name in encoded
+            else self._column(held, rows, source, field)
+            for field in schema
+        ]
+        return pa.table(columns, names=schema.names)
 
     def _column(
-        self, table: pa.Table, rows: int, source: Source, field: pa.Field
+        self, held: Mapping[str, pa.ChunkedArray], rows: int, source: Source, field: pa.Field
     ) -> pa.ChunkedArray | pa.Array:
         origin = self.origin(field.name)
         try:
             if origin in source.folder_columns:
                 values = pa.repeat(source.folder_columns[origin], rows).cast(field.type)
-            elif origin in table.column_names:
-                values = table[origin]
-                values = values if values.type == field.type else values.cast(field.type)
+            elif origin in held:
+                values = exact.cast(held[origin], field.type)
             else:
                 values = pa.nulls(rows, field.type)
         except pa.ArrowInvalid as error:
@@ -141,6 +159,10 @@ class Shape:
                 f"default[{name!r}] is {value!r}, which is no value of the type {values.type}: "
                 f"{error}"
             ) from error
+
+
+def _is_encoded(values: pa.ChunkedArray) -> bool:
+    return values.type == _ENCODED and not any(c.dictionary.null_count for c in values.chunks)
 
 
 def asked_type(name: str, asked: str | pa.DataType) -> pa.DataType:

@@ -20,8 +20,8 @@ from tfstream.conversion import (
     orc_source,
     parquet_source,
 )
-from tfstream.conversion.reading import Found, Run, Source, Wish
-from tfstream.errors import DataError, UsageError
+from tfstream.conversion.reading import FindOut, Found, Source, Wish
+from tfstream.errors import DataError, StorageError, UsageError
 from tfstream.storage import local_path
 
 SourceArgument = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -35,14 +35,14 @@ class Kind:
     name: str
     """What people call it."""
     suffixes: tuple[str, ...]
-    find: Callable[[Sequence[Source], Wish, Run], list[Found]]
+    find: Callable[[Sequence[Source], Wish, FindOut], list[Found]]
     """The columns and stretches of files, which it may run tasks to find out."""
 
 
 def _each(find: Callable[[Source, Wish], Found]) -> Callable[..., list[Found]]:
     """A task a file, for kinds whose files tell their types."""
 
-    def find_all(files: Sequence[Source], wish: Wish, run: Run) -> list[Found]:
+    def find_all(files: Sequence[Source], wish: Wish, run: FindOut) -> list[Found]:
         return run("read footers", find, [(source, wish) for source in files])
 
     return find_all
@@ -104,6 +104,7 @@ def named(found: Mapping[Path, Mapping[str, pa.Scalar]]) -> Sources:
         listed = " and ".join(f"{name} ({path})" for name, (_, path) in sorted(kinds.items()))
         raise UsageError(f"the sources mix {listed}; convert them one after the other")
     root = Path(os.path.commonpath([path.parent for path in columns]))
+    names = sorted((path.relative_to(root).as_posix(), path) for path in columns)
     files = tuple(
         Source(
             ordinal=i,
@@ -113,12 +114,20 @@ def named(found: Mapping[Path, Mapping[str, pa.Scalar]]) -> Sources:
             mtime_ns=state.st_mtime_ns,
             folder_columns=columns[path],
         )
-        for i, (name, path) in enumerate(
-            sorted((path.relative_to(root).as_posix(), path) for path in columns)
-        )
-        for state in [path.stat()]
+        for i, (name, path) in enumerate(names)
+        for state in [_state(path)]
     )
     return Sources(root=root, kind=next(iter(kinds.values()))[0], files=files)
+
+
+def _state(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError as error:
+        what = f"is a link to {path.readlink()}, which" if path.is_symlink() else "went; it"
+        raise UsageError(f"{path} {what} is not there; name a file that is") from error
+    except OSError as error:
+        raise StorageError(f"cannot read {path}: {error.strerror}") from error
 
 
 def refuse_changed(sources: Sources) -> None:
@@ -163,10 +172,15 @@ def _files(path: Path) -> Iterable[Path]:
 
 
 def _below(folder: Path) -> list[Path]:
+    def refuse(error: OSError) -> None:
+        # A folder that is passed over would be rows that are missing in silence.
+        raise StorageError(f"cannot look into {error.filename}: {error.strerror}") from error
+
     return [
         file
-        for file in folder.rglob("*")
+        for place, _, names in os.walk(folder, onerror=refuse)
+        for file in (Path(place, name) for name in names)
         if file.suffix.lower() in _BY_SUFFIX
         and not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
-        and file.is_file()
+        and not file.is_dir()
     ]

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.promotion import promoted
-from tfstream.conversion.reading import Bad, Found, Rows, Run, Source, Stretch, Wish, sifted
+from tfstream.conversion.reading import Bad, FindOut, Found, Rows, Source, Stretch, Wish, sifted
 from tfstream.conversion.shape import Shape
 from tfstream.conversion.sources import Sources
 from tfstream.conversion.text_source import TextStretch
@@ -125,7 +125,7 @@ class Survey:
         return found
 
 
-def survey(sources: Sources, options: ConvertOptions, run: Run) -> Survey:
+def survey(sources: Sources, options: ConvertOptions, run: FindOut) -> Survey:
     """The columns, types and partitions of the sources.
 
     Raises:
@@ -179,7 +179,9 @@ def _schema(found: Sequence[Found], shape: Shape, wish: Wish) -> tuple[pa.Schema
     if not there:
         if any(file.rows for file in found):
             raise DataError(NOTHING_READABLE)
-        raise DataError(f"{found[0].source} has no columns")
+        raise DataError(f"{found[0].source} has no columns; give a source that has rows")
+    if not types:
+        shape.check(pa.schema([]), list(there))
     known = {
         name: shape.dtypes.get(name, pa.null()) if held is None else held[0]
         for name, held in types.items()

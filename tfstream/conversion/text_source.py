@@ -9,8 +9,11 @@ from typing import Protocol
 
 import pyarrow as pa
 
-from tfstream.conversion.reading import Bad, Found, Rows, Run, Source, Wish, sifted
+from tfstream.conversion.reading import Bad, FindOut, Found, Rows, Source, Wish, sifted
 from tfstream.errors import DataError, StorageError
+
+INFER = "infer types"
+"""The stage that parses all text once, for its types."""
 
 _RAW_BYTES = 1 << 20
 """Bytes of a bad record that are kept."""
@@ -57,6 +60,20 @@ class Form(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Inferred:
+    """What is known of a stretch after it was parsed."""
+
+    rows: int
+    """How many, those that cannot be read included."""
+    names: Sequence[str]
+    """All columns."""
+    types: pa.Schema
+    """Those that matter, with the narrowest type of each."""
+    bad: Bad | None
+    """The first row that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TextStretch:
     """Consecutive records of a file."""
 
@@ -78,7 +95,7 @@ class TextStretch:
         types = {f.name: f.type for f in self.schema or () if f.name in columns}
         yield self._parts(columns, types)
 
-    def infer(self, wish: Wish) -> _Inferred:
+    def infer(self, wish: Wish) -> Inferred:
         """Number of rows, and the narrowest types that pyarrow finds for those that it can read.
 
         Raises:
@@ -101,7 +118,9 @@ class TextStretch:
                     here = (field.type, self.source)
                     types[field.name] = joined(self.form, field.name, types.get(field.name), here)
         found = {name: type_ for name, (type_, _) in types.items()}
-        return _Inferred(rows, tuple(names), found, bad)
+        return Inferred(
+            rows=rows, names=tuple(names), types=pa.schema(list(found.items())), bad=bad
+        )
 
     def _parts(
         self, columns: Sequence[str] | None, types: Mapping[str, pa.DataType]
@@ -166,7 +185,7 @@ def find(
     cut: Callable[[Source, Wish], list[TextStretch]],
     files: Sequence[Source],
     wish: Wish,
-    run: Run,
+    run: FindOut,
 ) -> list[Found]:
     """The columns and stretches of files, from one pass over all of them.
 
@@ -179,7 +198,7 @@ def find(
     cuts = run(f"cut {kind}", cut, [(source, wish) for source in files])
     stretches = [stretch for found in cuts for stretch in found]
     inferred = run(
-        "infer types",
+        INFER,
         TextStretch.infer,
         [(stretch, wish) for stretch in stretches],
         size_bytes=size_bytes,
@@ -195,8 +214,8 @@ def find(
             raise bad.error(stretch.source)
         before.append(replace(stretch, first_row=first_row, rows=found.rows))
         names[stretch.source.ordinal].update(dict.fromkeys(found.names))
-        for name, type_ in found.types.items():
-            here = (type_, stretch.source)
+        for field in found.types:
+            name, here = field.name, (field.type, stretch.source)
             types[name] = joined(stretch.form, name, types.get(name), here)
     return [
         _found(source, placed[source.ordinal], tuple(names[source.ordinal]), types)
@@ -225,14 +244,6 @@ def joined(
             "by dtypes="
         )
     return both, (left[1] if both == left[0] else right[1])
-
-
-@dataclass(frozen=True, slots=True)
-class _Inferred:
-    rows: int
-    names: tuple[str, ...]
-    types: Mapping[str, pa.DataType]
-    bad: Bad | None
 
 
 def _found(

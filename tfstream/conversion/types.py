@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pyarrow as pa
@@ -39,7 +40,7 @@ def kept_schema(schema: pa.Schema, where: str) -> pa.Schema:
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
     names = [name for name, _ in kept]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:
         raise DataError(f"{where} has more than one column {twice[0]!r}; rename all but one")
     return pa.schema(kept)

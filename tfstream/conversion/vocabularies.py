@@ -33,7 +33,7 @@ def collect(runs: Sequence[Run], schema: pa.Schema) -> dict[str, pa.Array]:
 
 
 def write_codes(run: Path, schema: pa.Schema, vocabularies: Mapping[str, pa.Array]) -> Path:
-    """Write the code of each entry of the dictionaries of a run file beside it.
+    """Write the code of each entry of the dictionaries of a run file beside it, one by one.
 
     Returns:
         The file.
@@ -41,22 +41,34 @@ def write_codes(run: Path, schema: pa.Schema, vocabularies: Mapping[str, pa.Arra
     Raises:
         StorageError: if it cannot be written.
     """
-    path = codes_path(run)
-    with opened(run) as batch:
-        codes = {}
+    path = _codes_path(run)
+    with opened(run) as batch, storage.publishing(path, durable=False) as file:
         for name, values in vocabularies.items():
-            place = column_place(name, schema)
-            dictionary = batch.column(f"text/{place}").dictionary
+            dictionary = batch.column(f"text/{column_place(name, schema)}").dictionary
             found = pc.index_in(dictionary, value_set=values).to_numpy(zero_copy_only=False)
-            codes[place] = (found + FIRST_CODE).astype(np.int32)
-    with storage.publishing(path, durable=False) as file:
-        np.savez(file, **codes)
+            file.write((found + FIRST_CODE).astype(np.int32).tobytes())
     return path
 
 
-def codes_path(run: Path) -> Path:
-    """Where `write_codes` writes."""
-    return run.with_suffix(".npz")
+def read_codes(run: Path, dictionaries: Mapping[str, pa.Array]) -> dict[str, np.ndarray]:
+    """The codes of the entries of the dictionaries of a run file, int32.
+
+    Args:
+        run: the run file.
+        dictionaries: its own, by column, in the order of the vocabularies.
+
+    Raises:
+        StorageError: if the file beside it cannot be read.
+    """
+    if not dictionaries:
+        return {}
+    codes = np.frombuffer(storage.read(_codes_path(run)), np.int32)
+    cuts = np.cumsum([len(dictionary) for dictionary in dictionaries.values()])
+    return dict(zip(dictionaries, np.split(codes, cuts[:-1]), strict=True))
+
+
+def _codes_path(run: Path) -> Path:
+    return run.with_suffix(".codes")
 
 
 def codes_of(values: pa.Array, codes: np.ndarray) -> np.ndarray:
@@ -66,6 +78,8 @@ def codes_of(values: pa.Array, codes: np.ndarray) -> np.ndarray:
         values: the strings.
         codes: the code of each entry of their dictionary.
     """
-    with_null = np.append(codes, np.int32(NULL_CODE))
-    places = values.indices.fill_null(len(codes)).to_numpy(zero_copy_only=False)
-    return np.asarray(with_null[places])
+    places = values.indices
+    if places.null_count:
+        codes = np.append(codes, np.int32(NULL_CODE))
+        places = places.fill_null(len(codes) - 1)
+    return np.asarray(codes[places.to_numpy(zero_copy_only=False)])

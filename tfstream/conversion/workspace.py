@@ -1,6 +1,8 @@
 """The output folder: whether a conversion may write there, and where its unfinished files lie.
 
 - `out/.tmp/lock` is held by the conversion that writes here, and has its host and pid.
+- `out/.tmp/sources/` has the types that were found in text, `out/.tmp/partitions/` (or
+  `temp/tfstream-partitions-…/`) those of a DataFrame.
 - `out/.tmp/DIGEST/` has the files of one purpose, whose hash is DIGEST: `purpose.json`, the
   `receipts/` of finished tasks, `runs/` (or `temp/tfstream-DIGEST/`) with the run files, `draft/`
   with shards and provenance until all of them are written, and at last `manifest.json`, which only
@@ -9,12 +11,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
-import os
 import shutil
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,18 +21,21 @@ from datetime import datetime, timezone
 from fnmatch import fnmatch
 from importlib.metadata import version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from tfstream import storage
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.sources import Sources
 from tfstream.conversion.survey import Survey
 from tfstream.errors import DataError, ResumeError, StorageError, UsageError
-from tfstream.format.manifest import FORMAT, MANIFEST, Parent, generation_folder
+from tfstream.format.index_files import generation_folder
+from tfstream.format.manifest import FORMAT, MANIFEST, UNFINISHED, Parent
 
-UNFINISHED = ".tmp"
-"""Folder inside the output whose being there says that a conversion has not come to its end."""
+SOURCES, PARTITIONS = "sources", "partitions"
+"""Folders for what is known of the sources before there is a purpose."""
 
+_FINAL = (UsageError, DataError)
+"""Errors that lie in the call or in the data, which the next call must change."""
 _PURPOSE = "purpose.json"
 _MOVED = ("shards", "provenance", "quarantine")
 """Folders of the draft that move into the output."""
@@ -87,10 +89,7 @@ class Workspace:
     @property
     def is_published(self) -> bool:
         """Whether the manifest is there: the conversion only has to clear up."""
-        path = self.out / MANIFEST
-        if not self.generation:
-            return path.exists()
-        return len(json.loads(storage.read(path))["parents"]) >= self.generation
+        return (self.out / MANIFEST).exists() and _generation(self.out) >= self.generation
 
     @property
     def is_ready(self) -> bool:
@@ -128,35 +127,25 @@ class Workspace:
     def opened(self) -> Iterator[None]:
         """Make the folders, or take up what an equal conversion left; they go at the end.
 
+        The output must be locked.
+
         After an error the finished work stays for the next call, unless the error lies in the call
         or in the data, which the next one must change, or nothing was finished.
 
         Raises:
-            ResumeError: if the output holds something else, another conversion is at work there, or
-                a source has changed since one was stopped.
+            ResumeError: if a source has changed since a conversion was stopped.
             StorageError: if the folders cannot be made.
         """
-        was_there = self.out.exists()
         try:
-            with _locked(self.out):
-                if not self.generation:
-                    # Again: the conversion that had the lock may have come to its end meanwhile.
-                    check_out(self.out)
-                try:
-                    self._prepare()
-                    yield
-                except ResumeError:
-                    raise
-                except BaseException as error:
-                    is_final = isinstance(error, (UsageError, DataError))
-                    if is_final or not any(self.receipts.glob("*/*.json")):
-                        self._clear()
-                    raise
+            self._prepare()
+            yield
+        except ResumeError:
+            raise
+        except BaseException as error:
+            if isinstance(error, _FINAL) or not any(self.receipts.glob("*/*.json")):
                 self._clear()
-        finally:
-            if not was_there:
-                with suppress(OSError):
-                    self.out.rmdir()
+            raise
+        self._clear()
 
     def move_in(self) -> None:
         """Put shards and provenance where they belong.
@@ -187,30 +176,19 @@ class Workspace:
         self.finish()
 
     def finish(self) -> None:
-        """Publish the manifest that is ready, if that has not been done."""
-        if not self.is_published:
-            # They go before the disk is waited for, which then need not write them.
-            shutil.rmtree(self.runs, ignore_errors=True)
-            for part in _PARTS:
-                if (self.target / part).exists():
-                    storage.flush(self.target / part)
-            storage.publish(self.out / MANIFEST, storage.read(self._ready))
+        """Publish the manifest that is ready."""
+        # They go before the disk is waited for, which then need not write them.
+        shutil.rmtree(self.runs, ignore_errors=True)
+        for part in _PARTS:
+            if (self.target / part).exists():
+                storage.flush(self.target / part)
+        storage.publish(self.out / MANIFEST, storage.read(self._ready))
 
     def _prepare(self) -> None:
         """Take up what this purpose left, or begin anew; what another one left goes."""
-        is_known = (self.folder / _PURPOSE).exists()
-        others = list((self.out / UNFINISHED).glob(f"*/{_PURPOSE}"))
-        if self.is_published:
-            if is_known:
-                return
-            if not others:
-                self._clear()
-            if self.generation:
-                raise ResumeError(f"another append to {self.out} has just ended; call again")
-            raise ResumeError(_held(self.out))
-        for path in others:
+        for path in _purposes(self.out):
             self._refuse_changes(json.loads(storage.read(path)))
-        if not is_known:
+        if not (self.folder / _PURPOSE).exists():
             self._clear()
         try:
             self._make()
@@ -249,16 +227,9 @@ class Workspace:
                 )
 
     def _clear(self) -> None:
-        """Remove all that is unfinished, whatever its purpose; purposes go after their files."""
-        for folder in _folders(self.out / UNFINISHED):
-            with suppress(StorageError, KeyError, TypeError, ValueError):
-                old = Workspace(out=self.out, purpose=json.loads(storage.read(folder / _PURPOSE)))
-                shutil.rmtree(old.runs, ignore_errors=True)
-            for name in ("runs", "draft", "receipts", ""):
-                shutil.rmtree(folder / name, ignore_errors=True)
+        """Remove all that is unfinished, whatever its purpose."""
+        clear_ended(self.out)
         shutil.rmtree(self.runs, ignore_errors=True)
-        for draft in self.out.glob(_DRAFT):
-            draft.unlink(missing_ok=True)
         if not self.is_published:
             for part in ("",) if self.generation else _PARTS:
                 shutil.rmtree(self.target / part, ignore_errors=True)
@@ -295,6 +266,16 @@ def purpose_of(  # noqa: PLR0913, PLR0917 - all that counts
     }
 
 
+def survey_digest(sources: Sources, options: ConvertOptions) -> str:
+    """A name for all that what is found out of the sources depends on."""
+    known = [
+        version("tfstream"),
+        {str(s.path): [s.size_bytes, s.mtime_ns, s.sha256] for s in sources.files},
+        options.kept | {"partition_bytes": options.partition_bytes},
+    ]
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def check_out(out: Path) -> None:
     """Nothing, if a conversion may write into the folder, or look whether it can go on there.
 
@@ -305,71 +286,55 @@ def check_out(out: Path) -> None:
     try:
         if out.exists() and not out.is_dir():
             raise ResumeError(f"{out} is a file; choose a folder that does not exist or is empty")
-        held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+        there = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     except OSError as error:
         raise StorageError(f"cannot look into {out}: {error.strerror}") from error
-    if MANIFEST in held and UNFINISHED not in held:
-        raise ResumeError(_held(out))
+    if MANIFEST in there and UNFINISHED not in there:
+        raise ResumeError(held(out))
     ours = {UNFINISHED, *_PARTS, MANIFEST}
-    other = [name for name in held if name not in ours and not fnmatch(name, _DRAFT)]
-    if held and (other or UNFINISHED not in held):
+    other = [name for name in there if name not in ours and not fnmatch(name, _DRAFT)]
+    if there and (other or UNFINISHED not in there):
         raise ResumeError(
-            f"{out} holds something else ({(other or held)[0]}); "
+            f"{out} holds something else ({(other or there)[0]}); "
             "choose a folder that does not exist or is empty"
         )
 
 
+def is_ended(out: Path) -> bool:
+    """Whether what is unfinished there is only to be removed: its manifest has been published."""
+    if not (out / MANIFEST).exists():
+        return False
+    published = _generation(out)
+    purposes = (json.loads(storage.read(path)) for path in _purposes(out))
+    return all(len(purpose["parents"]) <= published for purpose in purposes)
+
+
+def clear_ended(out: Path) -> None:
+    """Remove what a conversion left that was killed between its manifest and its end."""
+    for folder in _folders(out):
+        _remove(out, folder)
+    for draft in out.glob(_DRAFT):
+        draft.unlink(missing_ok=True)
+
+
 @contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    """Keep other conversions out; the kernel ends it if the process dies, on other hosts too."""
-    path = out / UNFINISHED / "lock"
-    try:
-        file = _lock(path)
-        while os.fstat(file.fileno()).st_nlink == 0:
-            # Whoever had it came to its end and removed it.
-            file.close()
-            file = _lock(path)
-    except BlockingIOError:
-        owner = storage.read(path).decode() or "which has just begun"
-        raise ResumeError(
-            f"another conversion writes into {out} ({owner}); wait for it or choose another folder"
-        ) from None
-    except OSError as error:
-        raise StorageError(f"cannot lock {path}: {error.strerror}") from error
-    with file:
-        file.truncate(0)
-        file.write(f"host {socket.gethostname()}, pid {os.getpid()}".encode())
-        file.flush()
-        try:
-            yield
-        finally:
-            if not _folders(path.parent):
-                path.unlink()
-                path.parent.rmdir()
+def unfinished_sources(out: Path) -> Iterator[Path]:
+    """A folder for what is found out of the sources before their rows are read for good.
 
-
-def _lock(path: Path) -> IO[bytes]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    file = path.open("ab")
+    It goes at the end, but stays after an error that another call may not meet.
+    """
+    folder = out / UNFINISHED / SOURCES
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        file.close()
+        yield folder
+    except BaseException as error:
+        if isinstance(error, _FINAL) or not any(folder.glob("*/*/*.json")):
+            shutil.rmtree(folder, ignore_errors=True)
         raise
-    return file
+    shutil.rmtree(folder, ignore_errors=True)
 
 
-def ended_append(out: Path, sources: Sources) -> Workspace | None:
-    """The append of these sources that was killed while it cleared up, if there is one."""
-    for path in (out / UNFINISHED).glob(f"*/{_PURPOSE}"):
-        work = Workspace(out=out, purpose=json.loads(storage.read(path)))
-        is_same = work.purpose["sources"].keys() == {str(s.path) for s in sources.files}
-        if work.generation and work.is_published and is_same:
-            return work
-    return None
-
-
-def _held(out: Path) -> str:
+def held(out: Path) -> str:
+    """What to say of a folder that has a data set."""
     return f"{out} already holds a data set; choose another folder, or remove it first"
 
 
@@ -380,8 +345,29 @@ def _told(state: list[int]) -> str:
     return f"{size_bytes:,} bytes of {when}"
 
 
-def _folders(folder: Path) -> list[Path]:
-    return [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+def _folders(out: Path) -> list[Path]:
+    """The folders of purposes."""
+    folder = out / UNFINISHED
+    found = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    return [path for path in found if path.name not in {SOURCES, PARTITIONS}]
+
+
+def _purposes(out: Path) -> list[Path]:
+    return list((out / UNFINISHED).glob(f"*/{_PURPOSE}"))
+
+
+def _generation(out: Path) -> int:
+    """The generation of the manifest that is there."""
+    return len(json.loads(storage.read(out / MANIFEST))["parents"])
+
+
+def _remove(out: Path, folder: Path) -> None:
+    """Remove a purpose, which goes after its files."""
+    with suppress(StorageError, KeyError, TypeError, ValueError):
+        old = Workspace(out=out, purpose=json.loads(storage.read(folder / _PURPOSE)))
+        shutil.rmtree(old.runs, ignore_errors=True)
+    for name in ("runs", "draft", "receipts", ""):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def _size_bytes(folder: Path) -> int:

@@ -7,8 +7,9 @@ whatever the block's rows are.
 
 from __future__ import annotations
 
+import functools
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +26,13 @@ _HEADER = struct.Struct("<qIQ")
 _MAX_LENGTH = 2**31 - 1
 _MORE = 128
 """The bit of a varint's byte that says that another byte follows."""
+_PREFIXES = 1024
+"""Prefixes that are kept: neighbouring blocks mostly have the same."""
 _MAX_SHIFT = 28
 """Shift of the fifth byte of a varint, the last that a length may have."""
+
+Buffer = bytes | NDArray[Any]
+"""Bytes, or an array of them, (bytes,) uint8."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,32 +90,42 @@ def layout(schema: Schema) -> Layout:
 
 
 def encode(
-    header: Header,
-    fixed: Sequence[tuple[str, bytes | memoryview]],
-    texts: Sequence[tuple[str, pa.Array]],
+    header: Header, fixed: Sequence[tuple[str, Buffer]], texts: Sequence[tuple[str, pa.Array]]
 ) -> bytes:
-    """One block.
+    """One block; as `parts`, with the values (binary, without nulls) of each text feature."""
+    return joined(parts(header, fixed, [(name, Listed(v).between(0, len(v))) for name, v in texts]))
+
+
+def parts(
+    header: Header, fixed: Sequence[tuple[str, Buffer]], texts: Sequence[tuple[str, Buffer]]
+) -> list[Buffer]:
+    """One block, as buffers that follow each other.
 
     Args:
         header: the block's.
         fixed: name and bytes of each feature of fixed width, in the schema's order.
-        texts: name and values (binary, without nulls) of each text feature, in the schema's order.
+        texts: name and bytes by `Listed` of each text feature, in the schema's order.
 
     Raises:
         ValueError: if the block is 2 GiB or more.
     """
-    parts: list[bytes | memoryview] = []
+    parts: list[Buffer] = []
     for name, value in [(HEADER, header.encode()), *fixed]:
         parts += [_prefix(name, len(value)), value]
-    for name, values in texts:
-        listed = _bytes_list(values)
+    for name, listed in texts:
         parts += [_entry(name, len(listed)), listed]
     length = sum(map(len, parts))
     if length > _MAX_LENGTH:
         raise ValueError(
             f"a block of {header.rows} rows would have {length} bytes, 2 GiB is the limit"
         )
-    return b"".join((_TAG_BYTES, _varint(length), *parts))
+    return [_TAG_BYTES + _varint(length), *parts]
+
+
+def joined(parts: Iterable[Buffer]) -> bytes:
+    """Buffers that follow each other as one."""
+    # Only from Python 3.12 on are types told that arrays are buffers.
+    return b"".join(parts)  # type: ignore[arg-type]
 
 
 def decode(data: bytes) -> dict[str, list[bytes]]:
@@ -129,20 +145,16 @@ def decode(data: bytes) -> dict[str, list[bytes]]:
     return features
 
 
-def pack_mask(valid: Sequence[NDArray[Any]], rows: int) -> NDArray[Any]:
+def pack_mask(valid: NDArray[Any]) -> NDArray[Any]:
     """Validity as bits.
 
     Args:
-        valid: for each masked column, (rows,) bool: whether the value is present.
-        rows: rows of the block.
+        valid: (rows, masked columns) bool: whether the value is present.
 
     Returns:
         (rows, ⌈columns / 8⌉) uint8, the first column in the lowest bit.
     """
-    bits = np.zeros((rows, len(valid)), bool)
-    for j, column in enumerate(valid):
-        bits[:, j] = column
-    return np.packbits(bits, axis=1, bitorder="little")
+    return np.packbits(valid, axis=1, bitorder="little")
 
 
 def _varint(value: int) -> bytes:
@@ -166,6 +178,32 @@ def _short_varint(value: int) -> bytes:
     return bytes(out)
 
 
+class Listed:
+    """Texts as the wire bytes of a BytesList: tag, length and bytes of each value.
+
+    Arrow joins them: what it then holds as one run of strings is the message.
+    """
+
+    def __init__(self, values: pa.Array) -> None:
+        """Of binary values without nulls, for as many blocks as they are the rows of."""
+        lengths = pc.binary_length(values).to_numpy(zero_copy_only=False)
+        distinct, places = np.unique(lengths, return_inverse=True)
+        heads = pa.array([_TAG_BYTES + _short_varint(int(n)) for n in distinct], pa.large_binary())
+        joined = pc.binary_join_element_wise(
+            heads.take(pa.array(places)),
+            values.cast(pa.large_binary()),
+            pa.scalar(b"", pa.large_binary()),
+        )
+        ends = joined.buffers()[1] or bytes(8)  # Arrow may leave it out if there is no value.
+        self._ends = np.frombuffer(ends, np.int64)[joined.offset :]
+        self._bytes = np.frombuffer(joined.buffers()[2] or b"", np.uint8)
+
+    def between(self, start: int, stop: int) -> NDArray[Any]:
+        """Those of some consecutive values."""
+        return self._bytes[self._ends[start] : self._ends[stop]]
+
+
+@functools.lru_cache(_PREFIXES)
 def _entry(name: str, listed: int) -> bytes:
     """What precedes a bytes list of `listed` bytes in the map of features."""
     key = name.encode()
@@ -174,30 +212,11 @@ def _entry(name: str, listed: int) -> bytes:
     return _TAG_BYTES + _varint(len(pair) + len(feature) + listed) + pair + feature
 
 
+@functools.lru_cache(_PREFIXES)
 def _prefix(name: str, value: int) -> bytes:
     """What precedes the only value, of `value` bytes, of a feature."""
     own = _TAG_BYTES + _varint(value)
     return _entry(name, len(own) + value) + own
-
-
-def _bytes_list(values: pa.Array) -> bytes:
-    """The wire bytes of a BytesList: tag, length and bytes of each value.
-
-    Arrow joins them: what it then holds as one run of strings is the message.
-    """
-    if len(values) == 0:
-        return b""
-    lengths = pc.binary_length(values).to_numpy(zero_copy_only=False)
-    distinct, places = np.unique(lengths, return_inverse=True)
-    heads = pa.array([_TAG_BYTES + _short_varint(int(n)) for n in distinct], pa.large_binary())
-    joined = pc.binary_join_element_wise(
-        heads.take(pa.array(places)),
-        values.cast(pa.large_binary()),
-        pa.scalar(b"", pa.large_binary()),
-    )
-    start = np.frombuffer(joined.buffers()[1], np.int64)[joined.offset]
-    stop = np.frombuffer(joined.buffers()[1], np.int64)[joined.offset + len(joined)]
-    return joined.buffers()[2][start:stop].to_pybytes() if stop > start else b""
 
 
 def _fields(data: bytes | memoryview, tag: bytes) -> list[memoryview]:

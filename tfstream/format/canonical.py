@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+
+
+def digest_of(table: pa.Table) -> str:
+    """SHA-256 in hex of a table's values and the names of its columns."""
+    digest = hashlib.sha256()
+    for name in table.column_names:
+        digest.update(f"{name} {table.num_rows}\n".encode())
+        for part in canonical(table[name]):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def canonical(values: pa.ChunkedArray) -> Iterator[bytes]:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import hashlib
+import os
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from tfstream import storage
-from tfstream.errors import CorruptionError, StorageError
-from tfstream.format import provenance
-from tfstream.format.manifest import Catalog
+from tfstream.errors import CorruptionError, DataError, StorageError, TfstreamError
+from tfstream.format import index_files, provenance, reader
+from tfstream.format.canonical import digest_of
+from tfstream.format.index_files import generation_folder
+from tfstream.format.manifest import UNFINISHED, Catalog, open_catalog
+
+_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,6 +31,14 @@ class Finding:
     """File, step or field."""
     what: str
     """What is wrong, in a sentence."""
+    shard: int | None = None
+    """Ordinal of the shard that it concerns, if it is one."""
+    block: int | None = None
+    """Ordinal of the block in the data set, if it is one block."""
+    first_row: int | None = None
+    """Row id of the first row that it concerns, if it concerns rows."""
+    stop_row: int | None = None
+    """Row id behind the last of them."""
 
     def __str__(self) -> str:
         """As a line for people."""
@@ -30,18 +46,110 @@ class Finding:
 
 
 def check_dataset(catalog: Catalog, *, sources: bool = False) -> Iterator[Finding]:
-    """Check every shard and its provenance against the index; on request the sources too."""
-    for shard in range(catalog.shards.num_rows):
-        path = catalog.shards["path"][shard].as_py()
-        expected = catalog.shards["sha256"][shard].as_py()
-        yield from _check_file(catalog.folder / path, path, expected)
-        try:
-            provenance.shard_provenance(catalog, shard)
-        except CorruptionError as error:
-            yield Finding(where=f"provenance of {path}", what=str(error))
+    """Check every file of a data set against its index; on request the sources too.
+
+    Shards are read block by block, so that damage is told with its rows.
+    """
+    for shard, path in enumerate(catalog.shards["path"].to_pylist()):
+        yield from _check_shard(catalog, shard)
+        for error in _errors(partial(provenance.shard_provenance, catalog, shard)):
+            yield _of_shard(catalog, shard, f"provenance of {path}", error)
+    for source, path in enumerate(catalog.sources["path"].to_pylist()):
+        for error in _errors(partial(provenance.check_by_source, catalog, source)):
+            yield Finding(where=f"provenance by source of {path}", what=error)
     yield from _check_quarantine(catalog)
+    yield from _check_summaries(catalog)
+    for parent in catalog.manifest.parents:
+        was = partial(open_catalog, catalog.folder, parent.digest)
+        errors = _errors(was)
+        for error in errors:
+            yield Finding(where=f"the data set as {parent.digest}", what=error)
+        if not errors:
+            yield from _check_summaries(was())
+    yield from _check_unknown(catalog)
     if sources:
         yield from check_sources(catalog)
+
+
+def _errors(check: Callable[[], object]) -> list[str]:
+    """What a check raises, if it does."""
+    try:
+        check()
+    except TfstreamError as error:
+        return [str(error)]
+    return []
+
+
+def _check_shard(catalog: Catalog, shard: int) -> Iterator[Finding]:
+    """Check the blocks of a shard, and that it has nothing else."""
+    path: str = catalog.shards["path"][shard].as_py()
+    digest, damaged = hashlib.sha256(), 0
+    try:
+        index_files.refuse_links(catalog.folder, catalog.folder / path)
+        with (catalog.folder / path).open("rb") as file:
+            there = os.fstat(file.fileno()).st_size
+            blocks = np.flatnonzero(catalog.block_shard == shard)
+            for block in blocks.tolist():
+                framed = file.read(min(int(catalog.block_size[block]), there))
+                digest.update(framed)
+                try:
+                    reader.decoded(catalog, block, framed)
+                except CorruptionError as error:
+                    damaged += 1
+                    first = int(catalog.block_first[block])
+                    yield Finding(
+                        where=path,
+                        what=str(error),
+                        shard=shard,
+                        block=block,
+                        first_row=first,
+                        stop_row=first + int(catalog.block_rows[block]),
+                    )
+            surplus = 0
+            while rest := file.read(_READ_BYTES):
+                surplus += len(rest)
+    except DataError as error:
+        yield _of_shard(catalog, shard, path, str(error))
+        return
+    except OSError as error:
+        yield _of_shard(catalog, shard, path, f"it cannot be read: {error.strerror or error}")
+        return
+    if surplus:
+        yield Finding(where=path, what=f"it has {surplus} bytes too many at its end", shard=shard)
+    if not damaged and digest.hexdigest() != catalog.shards["sha256"][shard].as_py():
+        yield _of_shard(catalog, shard, path, f"its SHA-256 is {digest.hexdigest()}")
+
+
+def _of_shard(catalog: Catalog, shard: int, where: str, what: str) -> Finding:
+    """A finding about all rows of a shard."""
+    first = catalog.shards["first_row"][shard].as_py()
+    rows = catalog.shards["rows"][shard].as_py()
+    return Finding(where=where, what=what, shard=shard, first_row=first, stop_row=first + rows)
+
+
+def _check_summaries(catalog: Catalog) -> Iterator[Finding]:
+    """Check the tables of statistics, which opening does not read."""
+    folder = generation_folder(catalog.folder, catalog.manifest.generation)
+    for name in ("statistics", "vocabulary_counts"):
+        where = (folder / "index" / f"{name}.parquet").relative_to(catalog.folder).as_posix()
+        for error in _errors(partial(getattr, catalog, name)):
+            yield Finding(where=where, what=error)
+
+
+def _check_unknown(catalog: Catalog) -> Iterator[Finding]:
+    """Look for shards and generations that the index does not know."""
+    following = generation_folder(catalog.folder, catalog.manifest.generation + 1)
+    is_newest = open_catalog(catalog.folder).digest == catalog.digest
+    if is_newest and following.exists() and not (catalog.folder / UNFINISHED).exists():
+        name = following.relative_to(catalog.folder).as_posix()
+        yield Finding(where=name, what="it is no part of the data set: the manifest is older")
+    known = set(catalog.shards["path"].to_pylist())
+    for generation in range(catalog.manifest.generation + 1):
+        folder = generation_folder(catalog.folder, generation) / "shards"
+        for path in sorted(folder.rglob("*")):
+            name = path.relative_to(catalog.folder).as_posix()
+            if name not in known and not path.is_dir():
+                yield Finding(where=name, what="the index knows no such shard")
 
 
 def check_sources(catalog: Catalog) -> Iterator[Finding]:
@@ -62,13 +170,13 @@ def _check_quarantine(catalog: Catalog) -> Iterator[Finding]:
         path = provenance.quarantine_path(catalog, source)
         where = path.relative_to(catalog.folder).as_posix()
         try:
-            table = pq.ParquetFile(path).read(["rows"], use_threads=False)
-        except (OSError, pa.ArrowException) as error:
+            table = pq.ParquetFile(path).read(use_threads=False)
+            found = digest_of(table.combine_chunks())
+        except (OSError, ValueError, pa.ArrowException) as error:
             yield Finding(where=where, what=f"it cannot be read: {error}")
             continue
-        found = sum(table["rows"].to_pylist())
-        if found != expected:
-            yield Finding(where=where, what=f"it accounts for {found} rows, expected {expected}")
+        if found != catalog.sources["quarantine_sha256"][source].as_py():
+            yield Finding(where=where, what=f"it does not account for the {expected} rows")
 
 
 def _check_file(path: Path, name: str, expected: str) -> Iterator[Finding]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import google_crc32c
+from numpy.typing import NDArray
 
 OVERHEAD_BYTES = 16
 """Bytes that a frame adds to its data."""
@@ -16,8 +18,20 @@ _MASK_DELTA = 0xA282EAD8
 
 def frame(data: bytes) -> bytes:
     """The data as one TFRecord record."""
-    length = struct.pack("<Q", len(data))
-    return b"".join((length, _masked_crc(length), data, _masked_crc(data)))
+    return b"".join(map(bytes, framed([data])))
+
+
+def framed(parts: Sequence[bytes | NDArray[Any]]) -> list[bytes | NDArray[Any]]:
+    """The data of one record with what frames it.
+
+    Args:
+        parts: buffers that follow each other, bytes or (bytes,) uint8.
+    """
+    crc = 0
+    for part in parts:
+        crc = google_crc32c.extend(crc, part)
+    length = struct.pack("<Q", sum(map(len, parts)))
+    return [length + _masked(google_crc32c.value(length)), *parts, _masked(crc)]
 
 
 def unframe(framed: bytes) -> bytes:
@@ -57,6 +71,9 @@ def frames(data: bytes) -> Iterator[bytes]:
 
 
 def _masked_crc(data: bytes) -> bytes:
-    crc = google_crc32c.value(data)
+    return _masked(google_crc32c.value(data))
+
+
+def _masked(crc: int) -> bytes:
     masked = ((crc >> 15) | (crc << 17) & 0xFFFFFFFF) + _MASK_DELTA
     return struct.pack("<I", masked & 0xFFFFFFFF)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,9 @@ from tfstream.format.reader import StoredRows, read_stored
 from tfstream.format.schema import Schema
 from tfstream.format.statistics import ColumnStatistics
 from tfstream.format.subset import Subset
+
+_described: WeakKeyDictionary[Subset, dict[str, ColumnStatistics]] = WeakKeyDictionary()
+"""What was found of subsets that are still in use, lest their rows be read twice."""
 
 _READ_ROWS = 1 << 16
 """Rows that are read and summed up at once."""
@@ -35,8 +39,17 @@ def describe(subset: Subset, columns: Sequence[str] | None = None) -> dict[str, 
     Raises:
         CorruptionError: if a block that must be read is not what was written.
     """
+    names = subset.catalog.schema.names if columns is None else columns
+    known = _described.setdefault(subset, {})
+    missing = [name for name in dict.fromkeys(names) if name not in known]
+    if missing:
+        known.update(_describe(subset, missing))
+    return {name: known[name] for name in names if name in known}
+
+
+def _describe(subset: Subset, names: Sequence[str]) -> dict[str, ColumnStatistics]:
+    """The same, of columns that are not known yet; one pass over what must be read."""
     catalog = subset.catalog
-    names = catalog.schema.names if columns is None else columns
     schema = Schema(tuple(catalog.schema[name] for name in names))
     firsts, rows = _spans(catalog)
     kept = subset.kept_between(firsts, firsts + rows)

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from tfstream import storage
 from tfstream.errors import CorruptionError, DataError, UsageError
+from tfstream.format import index_files
 from tfstream.format.canonical import canonical
 from tfstream.format.schema import Schema
 
@@ -26,7 +27,9 @@ FORMAT = 0
 
 MANIFEST = "manifest.json"
 
-_GENERATIONS = "generations"
+UNFINISHED = ".tmp"
+"""Folder inside the output whose being there says that a conversion has not come to its end."""
+
 _PARENT = "parent.json"
 """In the folder of a generation, the manifest that it followed."""
 
@@ -58,10 +61,13 @@ SOURCES = pa.schema(
         ("sha256", pa.string()),
         ("rows", pa.int64()),
         ("quarantined", pa.int64()),
+        ("by_source_sha256", pa.string()),
+        ("quarantine_sha256", pa.string()),
     ]
 )
 _VOCABULARIES = pa.schema([("column", pa.string()), ("value", pa.string())])
 _TABLES = ("shards", "blocks", "groups", "sources", "vocabularies")
+_SUMMARIES = ("statistics", "vocabulary_counts")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +113,8 @@ class Catalog:
     folder: Path
     manifest: Manifest
     digest: str
+    index_sha256: Mapping[str, str]
+    """SHA-256 in hex of the file of each table of the index, by the table's name."""
     shards: pa.Table
     blocks: pa.Table
     groups: pa.Table
@@ -141,22 +149,21 @@ class Catalog:
     @cached_property
     def statistics(self) -> pa.Table:
         """The entries of all spans, read when first asked for; see `format.statistics`."""
-        return _table(_table_path(self.folder, self.manifest.generation, "statistics"))
+        return self._summary("statistics")
 
     @cached_property
     def vocabulary_counts(self) -> pa.Table:
         """The counts of codes in all spans, read when first asked for."""
-        return _table(_table_path(self.folder, self.manifest.generation, "vocabulary_counts"))
+        return self._summary("vocabulary_counts")
+
+    def _summary(self, name: str) -> pa.Table:
+        path = index_files.path_of(self.folder, self.manifest.generation, name)
+        return index_files.read_table(path, self.index_sha256[name])
 
     def shard_path(self, shard: int) -> Path:
         """Where a shard lies."""
         path: str = self.shards["path"][shard].as_py()
         return self.folder / path
-
-
-def generation_folder(folder: Path, generation: int) -> Path:
-    """Where shards, provenance and index of a generation lie: those of the first in the folder."""
-    return folder / _GENERATIONS / str(generation) if generation else folder
 
 
 def shard_token(identity: str, ordinal: int) -> int:
@@ -191,14 +198,16 @@ def write_index(  # noqa: PLR0913 - one argument a table
         "sources": sources.cast(SOURCES),
         "vocabularies": pa.table([columns, values], schema=_VOCABULARIES),
     }
+    written = {}
     for name, table in (
         tables | {"statistics": statistics, "vocabulary_counts": vocabulary_counts}
     ).items():
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
-        storage.publish(_table_path(folder, manifest.generation, name), buffer.getvalue())
+        storage.publish(index_files.path_of(folder, manifest.generation, name), buffer.getvalue())
+        written[name] = hashlib.sha256(buffer.getvalue()).hexdigest()
     if manifest.parents:
-        parent = generation_folder(folder, manifest.generation) / _PARENT
+        parent = index_files.generation_folder(folder, manifest.generation) / _PARENT
         storage.publish(parent, storage.read(folder / MANIFEST))
     digest = _digest(manifest, tables)
     document = {
@@ -212,7 +221,9 @@ def write_index(  # noqa: PLR0913 - one argument a table
         "schema": manifest.schema.to_json(),
         "root": manifest.root,
         "parents": [asdict(parent) for parent in manifest.parents],
+        "index_sha256": written,
     }
+    document["manifest_sha256"] = document_sha256(document)
     return json.dumps(document, indent=2).encode() + b"\n"
 
 
@@ -233,7 +244,7 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
         raise UsageError(
             f"there is no data set in {folder}: {path} does not exist; give convert's output"
         )
-    newest, manifest = _parse(path)
+    newest, manifest, hashes = _parse(path)
     if digest is not None and digest != newest:
         ordinals = {parent.digest: i for i, parent in enumerate(manifest.parents)}
         if digest not in ordinals:
@@ -241,9 +252,18 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
                 f"{folder} holds the data set {newest}, which was never {digest}; "
                 "give the folder of the latter"
             )
-        path = generation_folder(folder, ordinals[digest] + 1) / _PARENT
-        newest, manifest = _parse(path)
-    tables = {name: _table(_table_path(folder, manifest.generation, name)) for name in _TABLES}
+        path = index_files.generation_folder(folder, ordinals[digest] + 1) / _PARENT
+        newest, manifest, hashes = _parse(path)
+        if newest != digest:
+            raise CorruptionError(
+                f"{path} is the manifest of {newest}, expected {digest}; restore it"
+            )
+    tables = {
+        name: index_files.read_table(
+            index_files.path_of(folder, manifest.generation, name), hashes[name]
+        )
+        for name in _TABLES
+    }
     try:
         if _digest(manifest, {name: tables[name] for name in _TABLES}) != newest:
             raise CorruptionError(
@@ -251,14 +271,16 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
                 "its digest differs; restore the folder or convert again"
             )
         for name in ("shards", "sources"):
-            where = _table_path(folder, manifest.generation, name)
-            _check_paths(tables[name]["path"].to_pylist(), where)
+            where = index_files.path_of(folder, manifest.generation, name)
+            index_files.check_paths(tables[name]["path"].to_pylist(), where)
+        index_files.check_numbers(tables["shards"], tables["blocks"], folder)
         vocabulary = tables["vocabularies"]
         blocks, shards = tables["blocks"], tables["shards"]
         return Catalog(
             folder=folder,
             manifest=manifest,
             digest=newest,
+            index_sha256=hashes,
             shards=shards,
             blocks=blocks,
             groups=tables["groups"],
@@ -283,11 +305,19 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
         ) from error
 
 
-def _parse(path: Path) -> tuple[str, Manifest]:
+def document_sha256(document: Mapping[str, Any]) -> str:
+    """SHA-256 in hex of all that a manifest says, but for this hash of itself."""
+    told = {name: value for name, value in document.items() if name != "manifest_sha256"}
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _parse(path: Path) -> tuple[str, Manifest, dict[str, str]]:
+    """The digest, the manifest, and the SHA-256 of each table's file."""
     where = f"Where: {path}"
     try:
         document = json.loads(storage.read(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"the manifest is not JSON: {error}. {where}") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         found = document.get("format") if isinstance(document, dict) else document
@@ -301,12 +331,21 @@ def _parse(path: Path) -> tuple[str, Manifest]:
         "schema": list,
         "root": str,
         "parents": list,
+        "index_sha256": dict,
+        "manifest_sha256": str,
     }
     for name, kind in kinds.items():
         if not isinstance(document.get(name), kind):
             raise DataError(
                 f"expected {kind.__name__}, found {document.get(name)!r}. {where}: {name}"
             )
+    if document_sha256(document) != document["manifest_sha256"]:
+        raise CorruptionError(
+            f"the manifest is not what was written: its SHA-256 differs; restore it. {where}"
+        )
+    hashes = document["index_sha256"]
+    if set(hashes) != {*_TABLES, *_SUMMARIES}:
+        raise DataError(f"expected a hash for each table. {where}: index_sha256")
     try:
         schema = Schema.from_json(document["schema"])
     except (KeyError, TypeError) as error:
@@ -315,7 +354,7 @@ def _parse(path: Path) -> tuple[str, Manifest]:
         parents = tuple(Parent(**parent) for parent in document["parents"])
     except TypeError as error:
         raise DataError(f"a parent is not as expected: {error}. {where}: parents") from error
-    return document["digest"], Manifest(
+    manifest = Manifest(
         schema=schema,
         keys=tuple(document["keys"]),
         group_by=tuple(document["group_by"]),
@@ -324,27 +363,7 @@ def _parse(path: Path) -> tuple[str, Manifest]:
         identity=document["identity"],
         parents=parents,
     )
-
-
-def _check_paths(paths: list[str], where: Path) -> None:
-    """Refuse a path that could lead out of the folder that it is relative to."""
-    for text in paths:
-        path = PurePosixPath(text)
-        if path.is_absolute() or ".." in path.parts:
-            raise DataError(f"{text!r} is not a path inside the data set. Where: {where}")
-
-
-def _table_path(folder: Path, generation: int, name: str) -> Path:
-    return generation_folder(folder, generation) / "index" / f"{name}.parquet"
-
-
-def _table(path: Path) -> pa.Table:
-    data = storage.read(path)
-    try:
-        # In this thread: Arrow's own may still hold the bytes when Python ends, which aborts it.
-        return pq.ParquetFile(pa.BufferReader(data)).read(use_threads=False)
-    except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
-        raise CorruptionError(f"{path} is damaged: {error}; restore it or convert again") from error
+    return document["digest"], manifest, hashes
 
 
 def _digest(manifest: Manifest, tables: Mapping[str, pa.Table]) -> str:

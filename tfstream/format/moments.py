@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from tfstream.format import distinct
 
 _LONG_ROW = 512
-_STRIP_VALUES = 1 << 15
+_STRIP_VALUES = 1 << 16
 """Values that are looked at at once, so that they stay in the cache."""
+_LONG_SPANS = 8
+"""Spans from this part of a strip on have strips of their own."""
 
 
 class Moments:
@@ -95,16 +97,24 @@ class Moments:
 def strips(starts: NDArray[Any], columns: int) -> Iterator[tuple[int, NDArray[Any]]]:
     """Strips of rows of that many columns: the first span of each, and the cuts between its spans.
 
-    The cuts are those of `starts`, with both ends of the strip.
+    The cuts are those of `starts`, with both ends of the strip. Only short spans share one: columns
+    are reduced several times faster in one go.
     """
     rows = max(1, _STRIP_VALUES // columns)
-    for begin in range(int(starts[0]), int(starts[-1]), rows):
-        end = min(begin + rows, int(starts[-1]))
-        first = int(np.searchsorted(starts, begin, side="right")) - 1
-        last = int(np.searchsorted(starts, end, side="left"))
-        cuts = starts[first : last + 1].copy()
-        cuts[0], cuts[-1] = begin, end
-        yield first, cuts
+    first, ends = 0, starts.tolist()
+    while first < len(ends) - 1:
+        begin, last = ends[first], first + 1
+        while (
+            last < len(ends) - 1
+            and ends[last] - ends[last - 1] < rows // _LONG_SPANS
+            and ends[last + 1] - begin <= rows
+        ):
+            last += 1
+        for start in range(begin, ends[last], rows):
+            cuts = starts[first : last + 1].copy()
+            cuts[0], cuts[-1] = start, min(start + rows, ends[last])
+            yield first, cuts
+        first = last
 
 
 def bits(values: NDArray[Any]) -> NDArray[Any]:

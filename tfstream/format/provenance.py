@@ -15,10 +15,14 @@ from numpy.typing import NDArray
 
 from tfstream import storage
 from tfstream.errors import CorruptionError, UsageError
-from tfstream.format.manifest import Catalog, generation_folder
+from tfstream.format.index_files import generation_folder
+from tfstream.format.manifest import Catalog
 
 ROW_GROUP_ROWS = 1 << 20
 """Rows of a row group of the files by source."""
+
+_PARQUET_ERRORS = (OSError, UnicodeDecodeError, ValueError, IndexError, pa.ArrowException)
+"""What reading a damaged Parquet file ends in."""
 
 _BY_ROW = pa.schema([("source", pa.int32()), ("source_row", pa.int64())])
 _BY_SOURCE = pa.schema([("row_id", pa.int64())])
@@ -55,15 +59,15 @@ def write_by_row(folder: Path, shard: int, source: NDArray[Any], source_row: NDA
     return digest_of(source, source_row)
 
 
-def write_by_source(folder: Path, source: int, row_ids: Iterable[NDArray[Any]]) -> Path:
+def write_by_source(folder: Path, source: int, row_ids: Iterable[NDArray[Any]]) -> tuple[Path, str]:
     """Write the row ids of a source's rows, given in its order in pieces of any length.
 
     A row that could not be read has the row id -1.
 
     Returns:
-        The file.
+        The file, and the SHA-256 in hex of the row ids.
     """
-    path = _by_source(folder, source)
+    path, digest = by_source_path(folder, source), hashlib.sha256()
     with (
         storage.publishing(path, durable=False) as file,
         pq.ParquetWriter(
@@ -75,8 +79,9 @@ def write_by_source(folder: Path, source: int, row_ids: Iterable[NDArray[Any]]) 
         ) as writer,
     ):
         for ids in _chunks(row_ids):
+            digest.update(ids.astype("<i8").tobytes())
             writer.write_table(pa.table([ids], schema=_BY_SOURCE), row_group_size=ROW_GROUP_ROWS)
-    return path
+    return path, digest.hexdigest()
 
 
 def shard_provenance(catalog: Catalog, shard: int) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -87,7 +92,7 @@ def shard_provenance(catalog: Catalog, shard: int) -> tuple[NDArray[Any], NDArra
     """
     generation, first = _generation([p.shards for p in catalog.manifest.parents], shard)
     path = by_row_path(generation_folder(catalog.folder, generation), shard - first)
-    table = _read(path, None)
+    table = _read(path, None, _BY_ROW)
     source, row = (np.asarray(table[name].to_numpy(), np.int64) for name in _BY_ROW.names)
     if digest_of(source, row) != catalog.shards["provenance_sha256"][shard].as_py():
         raise CorruptionError(f"{path} is not what was written for shard {shard}; convert again")
@@ -128,6 +133,7 @@ def row_ids_of(catalog: Catalog, source: int, source_rows: NDArray[Any]) -> NDAr
 
     Raises:
         UsageError: if the source has no such row, or it could not be read.
+        CorruptionError: if the files of the two directions do not agree.
     """
     rows = catalog.sources["rows"][source].as_py()
     for row in source_rows:
@@ -135,19 +141,52 @@ def row_ids_of(catalog: Catalog, source: int, source_rows: NDArray[Any]) -> NDAr
             name = catalog.sources["path"][source].as_py()
             raise UsageError(f"{name} has rows 0 to {rows - 1}, there is no row {row}")
     generation, first = _generation([p.sources for p in catalog.manifest.parents], source)
-    path = _by_source(generation_folder(catalog.folder, generation), source - first)
+    path = by_source_path(generation_folder(catalog.folder, generation), source - first)
     groups = np.asarray(source_rows, np.int64) // ROW_GROUP_ROWS
     found = np.empty(len(groups), np.int64)
     for group in np.unique(groups):
         wanted = groups == group
-        ids = _read(path, int(group))["row_id"].to_numpy()
-        found[wanted] = ids[source_rows[wanted] - group * ROW_GROUP_ROWS]
-    if (found < 0).any():
+        ids = _read(path, int(group), _BY_SOURCE)["row_id"].to_numpy()
+        places = source_rows[wanted] - group * ROW_GROUP_ROWS
+        if len(ids) <= places.max():
+            raise _damaged(path, source)
+        found[wanted] = ids[places]
+    # What the other direction tells is checked by its hash.
+    there = found >= 0
+    back = rows_of_sources(catalog, np.minimum(found[there], catalog.rows - 1))
+    if (back[0] != source).any() or (back[1] != source_rows[there]).any():
+        raise _damaged(path, source)
+    if not there.all():
+        check_by_source(catalog, source)
         name, row = catalog.sources["path"][source].as_py(), source_rows[np.argmax(found < 0)]
         raise UsageError(
             f"row {row} of {name} could not be read; {quarantine_path(catalog, source)} tells why"
         )
     return found
+
+
+def check_by_source(catalog: Catalog, source: int) -> None:
+    """Check the row ids of all rows of a source.
+
+    Raises:
+        CorruptionError: if the file is not what was written.
+    """
+    generation, first = _generation([p.sources for p in catalog.manifest.parents], source)
+    path = by_source_path(generation_folder(catalog.folder, generation), source - first)
+    digest = hashlib.sha256()
+    try:
+        groups = pq.read_metadata(path).num_row_groups
+    except _PARQUET_ERRORS as error:
+        raise CorruptionError(f"{path} cannot be read: {error}; convert again") from error
+    for group in range(groups):
+        ids = _read(path, group, _BY_SOURCE)["row_id"].to_numpy()
+        digest.update(ids.astype("<i8").tobytes())
+    if digest.hexdigest() != catalog.sources["by_source_sha256"][source].as_py():
+        raise _damaged(path, source)
+
+
+def _damaged(path: Path, source: int) -> CorruptionError:
+    return CorruptionError(f"{path} is not what was written for source {source}; convert again")
 
 
 def quarantine_path(catalog: Catalog, source: int) -> Path:
@@ -193,16 +232,26 @@ def by_row_path(folder: Path, shard: int) -> Path:
     return folder / "provenance" / "by-row" / f"{shard // 1000:03d}" / f"{shard:05d}.parquet"
 
 
-def _by_source(folder: Path, source: int) -> Path:
+def by_source_path(folder: Path, source: int) -> Path:
+    """Where the row ids of a source lie, counted in its generation."""
     return folder / "provenance" / "by-source" / f"{source:05d}.parquet"
 
 
-def _read(path: Path, row_group: int | None) -> pa.Table:
+def _read(path: Path, row_group: int | None, schema: pa.Schema) -> pa.Table:
+    """A file, or a group of its rows, which must have these columns and no null."""
     try:
         with pq.ParquetFile(path) as file:
-            return file.read() if row_group is None else file.read_row_group(row_group)
-    except (OSError, pa.ArrowException) as error:
+            table = (
+                file.read(use_threads=False)
+                if row_group is None
+                else file.read_row_group(row_group, use_threads=False)
+            )
+    except _PARQUET_ERRORS as error:
         raise CorruptionError(f"{path} cannot be read: {error}; convert again") from error
+    is_other = not table.schema.equals(schema)
+    if is_other or any(table[name].null_count for name in schema.names):
+        raise CorruptionError(f"{path} has other columns than were written; convert again")
+    return table
 
 
 def _chunks(pieces: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from tfstream.errors import CorruptionError, StorageError, UsageError
 from tfstream.format import block as blocks
-from tfstream.format import framing
+from tfstream.format import framing, index_files
 from tfstream.format.manifest import Catalog
 from tfstream.format.schema import (
     FIRST_CODE,
@@ -109,18 +110,39 @@ def read_stored(catalog: Catalog, block: int, schema: Schema, keep: NDArray[Any]
 @contextmanager
 def _checked(catalog: Catalog, block: int) -> Iterator[dict[str, list[bytes]]]:
     """The features of a block; what fails with them is told as damage."""
-    first, rows = int(catalog.block_first[block]), int(catalog.block_rows[block])
     path = catalog.shard_path(int(catalog.block_shard[block]))
+    index_files.refuse_links(catalog.folder, path)
     try:
         with path.open("rb") as file:
             file.seek(int(catalog.block_offset[block]))
-            framed = file.read(int(catalog.block_size[block]))
+            # The index may be a stranger's: no room for more bytes than there are.
+            there = os.fstat(file.fileno()).st_size
+            framed = file.read(min(int(catalog.block_size[block]), there))
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
-    try:
+    with _told(catalog, block):
+        yield decoded(catalog, block, framed)
+
+
+def decoded(catalog: Catalog, block: int, framed: bytes) -> dict[str, list[bytes]]:
+    """The features of a block from its framed bytes, checked.
+
+    Raises:
+        CorruptionError: if the bytes are not those that were written.
+    """
+    with _told(catalog, block):
         features = blocks.decode(framing.unframe(framed))
         _check_header(catalog, block, features[HEADER][0])
-        yield features
+        return features
+
+
+@contextmanager
+def _told(catalog: Catalog, block: int) -> Iterator[None]:
+    """Tell what fails with a block as damage of it."""
+    first, rows = int(catalog.block_first[block]), int(catalog.block_rows[block])
+    path = catalog.shard_path(int(catalog.block_shard[block]))
+    try:
+        yield
     except (ValueError, KeyError, IndexError, pa.ArrowException) as error:
         raise CorruptionError(
             f"{path}: block {block}, rows {first} to {first + rows - 1}, is not what was written: "

@@ -38,10 +38,10 @@ STATISTICS = pa.schema(
 )
 """`first_row` is the row id that the span begins at, `count` its rows, of which `nulls` are null
 and `valid` neither null nor NaN. `min` and `max` are values as they are stored: the little-endian
-bytes of a number, or the bytes of a text, null where they are more than LONGEST_BOUND. `m2` is the
-sum of squared distances from the mean, `distinct` a sketch. Times count as their integers, booleans
-as 0 and 1, decimals without their point, lists as their lengths; text has neither mean nor m2;
-tensors have counts alone, and so have coded columns, of which the rest follows from their codes."""
+bytes of a number, or of a text, null where they are more than LONGEST_BOUND. `m2` is the sum of
+squared distances from the mean, both null where a value or the sum is infinite, `distinct` a
+sketch. Times count as integers, booleans as 0 and 1, decimals without their point, lists as their
+lengths; text has neither mean nor m2; tensors and coded columns have counts alone."""
 
 VOCABULARY_COUNTS = pa.schema(
     [
@@ -74,7 +74,8 @@ class ColumnStatistics:
     max: int | float | Decimal | str | bytes | None
     """Largest valid value."""
     mean: float | None
-    """Mean of the valid values; None if there is none, and for text and tensors; so the next."""
+    """Mean of the valid values; None if there is none, for text and tensors, and if a value or the
+    sum of them is infinite; so the next."""
     variance: float | None
     """Mean squared distance from the mean."""
     distinct: int | None
@@ -185,10 +186,10 @@ def _by_column(table: pa.Table) -> dict[str, pa.Array]:
 
 def _merged(column: Column, entries: pa.Table) -> ColumnStatistics:
     counts = entries["valid"].to_numpy()
-    some = np.flatnonzero(counts > 0)
-    valid = int(counts.sum())
+    some, valid = np.flatnonzero(counts > 0), int(counts.sum())
     mean = variance = None
-    if valid and column.dtype is not None and not column.shape:
+    finite = len(entries) - entries["mean"].null_count == len(some)
+    if valid and finite and column.dtype is not None and not column.shape:
         weights = counts[some].astype(np.float64)
         means = entries["mean"].to_numpy()[some]
         with np.errstate(invalid="ignore", over="ignore"):
@@ -263,8 +264,8 @@ def _numbers(
     for first, cuts in strips(starts, len(names)):
         rows = slice(cuts[0], cuts[-1])
         moments.add(first, values[rows], None if mask is None else mask[rows], cuts - cuts[0])
-    valid = moments.valid.T.reshape(-1).astype(np.int64)
-    none = valid == 0
+    valid, mean = moments.valid.T.reshape(-1).astype(np.int64), moments.mean.T.reshape(-1)
+    none, endless = valid == 0, (valid == 0) | ~np.isfinite(mean)
     few = moments.few
     sketches = [
         distinct.sketch(
@@ -284,8 +285,8 @@ def _numbers(
         valid,
         _as_bytes(moments.low, none),
         _as_bytes(moments.high, none),
-        pa.array(moments.mean.T.reshape(-1), mask=none),
-        pa.array(moments.m2.T.reshape(-1), mask=none),
+        pa.array(mean, mask=endless),
+        pa.array(moments.m2.T.reshape(-1), mask=endless),
         pa.array(sketches, pa.binary()),
     ]
     return pa.table([pa.array(column) for column in columns], schema=STATISTICS)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import platform
+import threading
 import time
 from collections.abc import Sequence
-from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,14 +13,15 @@ import numpy as np
 from tfstream import storage
 from tfstream.errors import ResumeError, UsageError
 from tfstream.lineage import description, log, table, tally
-from tfstream.lineage.description import Description, Feed
+from tfstream.lineage.description import Description
+from tfstream.lineage.passes import Passes
 from tfstream.lineage.records import Attempt, End, Steps, WindowShards
 from tfstream.lineage.run import attempts_in, log_path
-from tfstream.lineage.tests import Tests
 from tfstream.lineage.told import Told
 from tfstream.pipeline.control import Entry
 from tfstream.pipeline.position import StreamCallback
 from tfstream.pipeline.stream import Stream
+from tfstream.share import WHOLE
 
 _FLUSH_S = 5.0
 """Seconds after which what was consumed is written, so that a crash loses no more."""
@@ -71,8 +70,8 @@ class LineageCallback(StreamCallback):
             flush_steps: steps after which the log is written, at least 1.
 
         Raises:
-            UsageError: if `flush_steps` is less than 1, or a metric has the name of a column of
-                `Run.steps`.
+            UsageError: if `flush_steps` is less than 1, the stream is a worker's share, or a
+                metric has the name of a column of `Run.steps`.
         """
         super().__init__(stream)
         if flush_steps < 1:
@@ -81,6 +80,11 @@ class LineageCallback(StreamCallback):
             raise UsageError(
                 f"metrics is a list of names other than {', '.join(table.STEPS.names)}; "
                 f"got {metrics!r}"
+            )
+        if stream.share != WHOLE:
+            raise UsageError(
+                "the log of a run has no place for a worker's share of the batches yet; "
+                "give the callback the whole stream, and fit its dataset()"
             )
         self._folder = storage.local_path(folder)
         self._validation, self._flush_steps = validation, flush_steps
@@ -92,9 +96,11 @@ class LineageCallback(StreamCallback):
         self._has_begun = False
         self._trained: Any = None
         self._looped: int | None = None
-        self._test: Tests | None = None
+        self._test: Passes | None = None
         self._written, self._next_flush, self._next_flush_s, self._window_stop = 0, 0, 0.0, -1
         self._next_publish_s = 0.0
+        self._thread = threading.get_ident()
+        self._listens = False
 
     @property
     def async_safe(self) -> bool:
@@ -126,17 +132,19 @@ class LineageCallback(StreamCallback):
         consumed = self._position.consumed
         if not self._written <= consumed < self._window_stop:
             self._ask(consumed)
-        if consumed >= self._next_flush or time.monotonic() >= self._next_flush_s:
-            self.settle()
+        self._settle_in_time()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
-        """Note what the step told."""
+        """Note what the step told; write if it is time to and Keras calls this in step."""
         before = self._consumed
         try:
             super().on_train_batch_end(batch, logs)
         finally:
             if self._told.names:
                 self._told.add(before, self._consumed, logs or {})
+        # It does beside its backups.
+        if threading.get_ident() == self._thread:
+            self._settle_in_time()
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Begin a validation, or a test outside of `fit`."""
@@ -144,7 +152,7 @@ class LineageCallback(StreamCallback):
         if self._validation is None:
             return
         if self._test is None:
-            self._test = Tests(self._validation)
+            self._test = Passes(self._validation)
         if self._writer is None:
             self._check_folder()
             self._begin(self._last_step(), goes_on=True)
@@ -221,8 +229,7 @@ class LineageCallback(StreamCallback):
         self._looped = step + 1
         self._told.set(step, metrics)
         self._stream.control.move(self._looped)
-        if self._looped >= self._next_flush or time.monotonic() >= self._next_flush_s:
-            self.settle()
+        self._settle_in_time()
 
     def close(self, *, ended: bool = False) -> None:
         """Write down what was consumed, close the log; needed after a loop or an exception.
@@ -238,12 +245,14 @@ class LineageCallback(StreamCallback):
                     writer.append([End(consumed=self._written)])
                     log.compact(writer.path, self._publish(writer))
         finally:
-            self._stream.control.mute()
+            if self._listens:
+                self._stream.control.mute()
             if self._looped is not None:
                 self._stream.control.end()
             if self._test is not None:
                 self._test.close()
             self._looped = self._test = None
+            self._listens = False
             super().close()
 
     def settle(self) -> None:
@@ -261,6 +270,8 @@ class LineageCallback(StreamCallback):
         self._check_folder()
         self._entries, self._windows, self._asked = [], set(), {}
         self._has_begun = False
+        self._thread = threading.get_ident()
+        self._listens = True
         self._stream.control.listen()
 
     def _begin(self, first_step: int, *, goes_on: bool) -> None:
@@ -271,7 +282,7 @@ class LineageCallback(StreamCallback):
             number=number,
             first_step=first_step,
             run=run.digest,
-            versions=_versions(),
+            versions=description.versions(),
             skips=self._stream.skips,
             metrics=self._told.names,
             began_s=time.time(),
@@ -289,6 +300,10 @@ class LineageCallback(StreamCallback):
         steps = [log.steps_of(log.read(log_path(self._folder, number))) for number in numbers]
         return max((int(found.max()) + 1 for found in steps if len(found)), default=0)
 
+    def _settle_in_time(self) -> None:
+        if self._consumed >= self._next_flush or time.monotonic() >= self._next_flush_s:
+            self.settle()
+
     def _schedule(self) -> None:
         self._next_flush = self._written + self._flush_steps
         self._next_flush_s = time.monotonic() + _FLUSH_S
@@ -299,8 +314,10 @@ class LineageCallback(StreamCallback):
         epoch, in_epoch = divmod(step, spec.steps_per_epoch)
         window, place = spec.window_of(in_epoch)
         self._asked[epoch, window] = time.time()
-        steps = spec.window_steps if in_epoch < spec.full_steps else 1
-        last = min(in_epoch - place + steps, spec.steps_per_epoch)
+        is_full = in_epoch < spec.full_steps
+        last = (
+            min(in_epoch - place + spec.window_steps, spec.full_steps) if is_full else in_epoch + 1
+        )
         self._window_stop = epoch * spec.steps_per_epoch + last
 
     def _pop(self) -> None:
@@ -355,8 +372,10 @@ class LineageCallback(StreamCallback):
 
     def _describe(self) -> Description:
         return Description(
-            training=_feed(self._stream, self._folder),
-            validation=None if self._validation is None else _feed(self._validation, self._folder),
+            training=description.feed_of(self._stream, self._folder),
+            validation=None
+            if self._validation is None
+            else description.feed_of(self._validation, self._folder),
         )
 
     def _check_folder(self) -> None:
@@ -365,43 +384,12 @@ class LineageCallback(StreamCallback):
         if (self._folder / description.NAME).is_file():
             found = description.read(self._folder)
             if found.digest != wanted.digest:
+                what = description.difference(found, wanted)
                 raise ResumeError(
-                    f"{self._folder} holds a run on other streams ({_difference(found, wanted)}); "
-                    "give another folder"
+                    f"{self._folder} holds a run on other streams ({what}); give another folder"
                 )
             return
         if self._folder.exists() and any(self._folder.iterdir()):
             raise ResumeError(f"{self._folder} holds something else than a run; give a new folder")
         self._folder.mkdir(parents=True, exist_ok=True)
         description.write(self._folder, wanted)
-
-
-def _feed(stream: Stream, folder: Path) -> Feed:
-    catalog = stream.subset.catalog
-    return Feed(
-        dataset=catalog.digest,
-        folder=catalog.folder.resolve().as_posix(),
-        relative_folder=description.relative(catalog.folder.resolve(), folder.resolve()),
-        recipe=stream.subset.recipe,
-        spec=stream.spec,
-        spec_digest=stream.digest,
-        features=tuple(stream.features),
-        label=stream.label_text,
-        weight=stream.weight_text,
-    )
-
-
-def _difference(found: Description, wanted: Description) -> str:
-    """The first thing in which two runs differ."""
-    for name in ("dataset", "recipe", "spec", "features", "label", "weight"):
-        if (a := getattr(found.training, name)) != (b := getattr(wanted.training, name)):
-            return f"{name}: {a} there, {b} here"
-    return "its validation stream is another one"
-
-
-def _versions() -> dict[str, str]:
-    found = {"python": platform.python_version()}
-    for name in ("tfstream", "tensorflow", "keras", "numpy"):
-        distribution = next(iter(metadata.distributions(name=name)), None)
-        found[name] = "unknown" if distribution is None else distribution.version
-    return found

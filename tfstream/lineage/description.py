@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from tfstream import storage
 from tfstream.cursor import parse_spec
 from tfstream.errors import DataError, UsageError
+from tfstream.format import recipe
+from tfstream.format.recipe import Step
 from tfstream.format.subset import Subset
-from tfstream.order import Spec
+from tfstream.spec import Spec
 
 FORMAT = 0
 
@@ -31,8 +35,8 @@ class Feed:
     """The data set's folder, absolute, as the training machine knew it."""
     relative_folder: str
     """The same from the run's folder, which holds after both were moved together."""
-    recipe: tuple[str, ...]
-    """The conditions that make the subset of the whole data set, one after the other."""
+    recipe: tuple[Step, ...]
+    """The steps that make the subset of the whole data set, one after the other."""
     spec: Spec
     """The order."""
     spec_digest: str
@@ -88,7 +92,7 @@ def read(folder: Path) -> Description:
         )
     try:
         values: Any = json.loads(storage.read(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"the run's description is not JSON: {error}. Where: {path}") from error
     parser = _Parser(path)
     found = parser.mapping(values, "")
@@ -111,6 +115,10 @@ def relative(folder: Path, start: Path) -> str:
 
 def _to_json(description: Description) -> dict[str, Any]:
     values: dict[str, Any] = json.loads(json.dumps(asdict(description)))
+    for name in ("training", "validation"):
+        feed = getattr(description, name)
+        if feed is not None:
+            values[name]["recipe"] = [step.to_json() for step in feed.recipe]
     return {"format": FORMAT} | values
 
 
@@ -138,6 +146,17 @@ class _Parser:
             raise self.error(field, "a list", value)
         return tuple(self.text(item, f"{field}[{i}]") for i, item in enumerate(value))
 
+    def steps(self, value: object, field: str) -> tuple[Step, ...]:
+        if not isinstance(value, list):
+            raise self.error(field, "a list", value)
+        return tuple(self.step(item, f"{field}[{i}]") for i, item in enumerate(value))
+
+    def step(self, value: object, field: str) -> Step:
+        try:
+            return recipe.parse(value)
+        except ValueError as error:
+            raise self.error(field, str(error), value) from error
+
     def feed(self, value: object, field: str) -> Feed:
         found = self.mapping(value, field)
 
@@ -148,7 +167,7 @@ class _Parser:
             dataset=self.text(found.get("dataset"), f"{field}.dataset"),
             folder=self.text(found.get("folder"), f"{field}.folder"),
             relative_folder=self.text(found.get("relative_folder"), f"{field}.relative_folder"),
-            recipe=self.texts(found.get("recipe"), f"{field}.recipe"),
+            recipe=self.steps(found.get("recipe"), f"{field}.recipe"),
             spec=parse_spec(found.get("spec"), f"{self.path}: {field}.spec"),
             spec_digest=self.text(found.get("spec_digest"), f"{field}.spec_digest"),
             features=self.texts(found.get("features"), f"{field}.features"),
@@ -161,20 +180,54 @@ def subset_of(feed: Feed, whole: Subset) -> Subset:
     """The subset of a feed, made again from the whole data set.
 
     Raises:
-        DataError: if the data set is another one, or its conditions keep other rows today.
+        DataError: if the data set is another one, or the steps keep other rows today.
     """
     if whole.catalog.digest != feed.dataset:
         raise DataError(
             f"the run was trained on the data set {feed.dataset}, but {whole.catalog.folder} holds "
             f"{whole.catalog.digest}; give the folder of the former"
         )
-    subset = whole
-    for condition in feed.recipe:
-        subset = subset.where(condition)
+    try:
+        subset = whole.made_by(feed.recipe)
+    except UsageError as error:
+        raise DataError(f"the run's subset cannot be made again: {error}") from error
     if subset.digest != feed.spec.subset:
         raise DataError(
-            f"the conditions {list(feed.recipe)} keep the rows {subset.digest} of "
+            f"the steps {[str(step) for step in feed.recipe]} keep the rows {subset.digest} of "
             f"{whole.catalog.folder}, but the run was trained on {feed.spec.subset}; "
-            "this tfstream may read conditions in another way"
+            "this tfstream may read them in another way"
         )
     return subset
+
+
+def difference(found: Description, wanted: Description) -> str:
+    """The first thing in which two runs differ."""
+    for name in ("dataset", "recipe", "spec", "features", "label", "weight"):
+        if (a := getattr(found.training, name)) != (b := getattr(wanted.training, name)):
+            return f"{name}: {a} there, {b} here"
+    return "its validation stream is another one"
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a run depends on."""
+    found = {"python": platform.python_version()}
+    for name in ("tfstream", "tensorflow", "keras", "numpy"):
+        distribution = next(iter(metadata.distributions(name=name)), None)
+        found[name] = "unknown" if distribution is None else distribution.version
+    return found
+
+
+def feed_of(stream: Any, folder: Path) -> Feed:  # noqa: ANN401 - of the pipeline, which is not loaded
+    """What the run in a folder says of a stream."""
+    catalog = stream.subset.catalog
+    return Feed(
+        dataset=catalog.digest,
+        folder=catalog.folder.resolve().as_posix(),
+        relative_folder=relative(catalog.folder.resolve(), folder.resolve()),
+        recipe=stream.subset.recipe,
+        spec=stream.spec,
+        spec_digest=stream.digest,
+        features=tuple(stream.features),
+        label=stream.label_text,
+        weight=stream.weight_text,
+    )

@@ -18,12 +18,12 @@ from tfstream.lineage import records, table
 from tfstream.lineage.records import (
     FORMAT,
     Attempt,
+    Checked,
     End,
     Metrics,
     Moved,
     Record,
     Steps,
-    Test,
     WindowShards,
 )
 
@@ -40,7 +40,7 @@ class Log:
     attempt: Attempt
     consumed: pa.Table
     """A line a consumed step, in the order in which they were logged; see `table.LOGGED`."""
-    tests: tuple[Test, ...]
+    tests: tuple[Checked, ...]
     windows: tuple[WindowShards, ...]
     end: int | None
     """Steps of the run when training ended by itself; None if it was stopped, or still runs."""
@@ -126,7 +126,7 @@ def read(path: Path) -> Log:
         path=path,
         attempt=attempt,
         consumed=consumed,
-        tests=tuple(record for record in found if isinstance(record, Test)),
+        tests=tuple(record for record in found if isinstance(record, Checked)),
         windows=tuple(record for record in found if isinstance(record, WindowShards)),
         end=next((record.consumed for record in found if isinstance(record, End)), None),
         is_moved=moved is not None,

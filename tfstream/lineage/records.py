@@ -83,7 +83,7 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Test:
+class Checked:
     """Consecutive steps of a validation or a test."""
 
     phase: str
@@ -127,10 +127,10 @@ class Moved:
     sha256: str
 
 
-Record = Attempt | Steps | Metrics | Test | WindowShards | End | Moved
+Record = Attempt | Steps | Metrics | Checked | WindowShards | End | Moved
 
 
-def encode(record: Record) -> bytes:
+def encode(record: Record) -> bytes:  # noqa: PLR0911 - one return a kind of record
     """The bytes of a record."""
     if isinstance(record, Attempt):
         return b"A" + json.dumps(_head(record)).encode()
@@ -139,7 +139,7 @@ def encode(record: Record) -> bytes:
     if isinstance(record, Metrics):
         head = _METRICS.pack(b"M", record.first_step, len(record.values))
         return head + record.values.astype("<f4").tobytes()
-    if isinstance(record, Test):
+    if isinstance(record, Checked):
         head = _TEST.pack(b"T", PHASES.index(record.phase), record.at_step)
         return head + _steps(record.steps)
     if isinstance(record, WindowShards):
@@ -182,7 +182,7 @@ def _decode(record: bytes, attempt: Attempt) -> Record:
         if phase >= len(PHASES):
             raise ValueError(f"its phase is {phase}")
         steps = _decode_steps(record[_TEST.size :])
-        return Test(phase=PHASES[phase], at_step=at_step, steps=steps)
+        return Checked(phase=PHASES[phase], at_step=at_step, steps=steps)
     if kind == b"W":
         _, epoch, window, asked_s, ready_s, width = _WINDOW.unpack_from(record)
         shards = np.frombuffer(record, f"<u{width}", offset=_WINDOW.size).astype(np.int64)

@@ -33,30 +33,8 @@ from tfstream.lineage import (
 from tfstream.lineage.description import Description
 from tfstream.lineage.difference import Difference
 from tfstream.lineage.fed import Fed
+from tfstream.lineage.table import TESTS
 
-TESTS = pa.schema(
-    [
-        ("attempt", pa.int64()),
-        ("phase", pa.string()),
-        ("at_step", pa.int64()),
-        ("step", pa.int64()),
-        ("epoch", pa.int64()),
-        ("step_in_epoch", pa.int64()),
-        ("row_fingerprint", pa.uint64()),
-        ("label_fingerprint", pa.uint64()),
-    ]
-)
-"""`at_step` is where training stood; `step` counts over all passes of the validation's stream."""
-WINDOWS = pa.schema(
-    [
-        ("attempt", pa.int64()),
-        ("epoch", pa.int64()),
-        ("window", pa.int64()),
-        ("shards", pa.list_(pa.int64())),
-        ("wait_s", pa.float64()),
-    ]
-)
-"""`wait_s`: how long training waited for the window; what it had left of the one before is gone."""
 STEPS_OF = pa.schema(
     [("attempt", pa.int64()), ("step", pa.int64()), ("epoch", pa.int64()), ("row_id", pa.int64())]
 )
@@ -162,7 +140,7 @@ class Run:
     def tests(self) -> pa.Table:
         """One line a step of each validation in `fit` and of each `evaluate`.
 
-        Columns as in `TESTS`.
+        Columns as in `table.TESTS`.
 
         Raises:
             CorruptionError: if a log is not what was written; a torn end is only shorter.
@@ -172,39 +150,17 @@ class Run:
             for number, one in self.logs.items()
             for test in log.require_whole(one).tests
         ]
-        tables = [TESTS.empty_table()]
-        for number, test in found:
-            piece, spec = test.steps.piece, self._validation.feed.spec
-            step = np.arange(piece.first_step, piece.stop)
-            epoch, in_epoch = np.divmod(step, spec.steps_per_epoch)
-            columns = {
-                "attempt": np.full(len(step), number),
-                "phase": [test.phase] * len(step),
-                "at_step": np.full(len(step), test.at_step),
-                "step": step,
-                "epoch": epoch,
-                "step_in_epoch": in_epoch,
-                "row_fingerprint": piece.row_fingerprints,
-                "label_fingerprint": piece.label_fingerprints,
-            }
-            tables.append(pa.table(columns, schema=TESTS))
-        return pa.concat_tables(tables)
+        return table.tests(found, self._validation.feed.spec) if found else TESTS.empty_table()
 
     @cached_property
     def windows(self) -> pa.Table:
-        """One line a window that was read, with its shards; columns as in `WINDOWS`."""
-        lines = [
-            {
-                "attempt": number,
-                "epoch": window.epoch,
-                "window": window.window,
-                "shards": window.shards.tolist(),
-                "wait_s": window.wait_s,
-            }
+        """One line a window that was read, with its shards; columns as in `table.WINDOWS`."""
+        found = [
+            (number, window)
             for number, one in self.logs.items()
             for window in log.require_whole(one).windows
         ]
-        return pa.Table.from_pylist(lines, schema=WINDOWS)
+        return table.windows(found)
 
     def attempt_of(self, step: int) -> int:
         """The attempt that survived: the last one that has the step.
@@ -294,24 +250,21 @@ class Run:
         steps_per_epoch = self.description.training.spec.steps_per_epoch
         logged = self.steps
         attempts, steps = logged["attempt"].to_numpy(), logged["step"].to_numpy()
-        tables = []
+        by_step = np.argsort(steps, kind="stable")
+        sorted_steps = steps[by_step]
+        found: list[tuple[np.ndarray, ...]] = [(np.empty(0, np.int64),) * 4]
         for epoch in np.unique(logged["epoch"].to_numpy()):
-            found = self.places.steps_of(int(epoch), ids)
-            for row_id, step_in_epoch in zip(ids, found, strict=True):
-                if step_in_epoch < 0:
-                    continue
-                step = epoch * steps_per_epoch + step_in_epoch
-                tables += [
-                    {
-                        "attempt": int(attempt),
-                        "step": int(step),
-                        "epoch": int(epoch),
-                        "row_id": int(row_id),
-                    }
-                    for attempt in attempts[steps == step]
-                ]
-        tables.sort(key=lambda line: (line["row_id"], line["attempt"], line["step"]))
-        return pa.Table.from_pylist(tables, schema=STEPS_OF)
+            which, in_epoch = self.places.steps_of(int(epoch), ids)
+            step = epoch * steps_per_epoch + in_epoch
+            low, high = (np.searchsorted(sorted_steps, step, side) for side in ("left", "right"))
+            lines = np.repeat(np.arange(len(step)), high - low)
+            turn = np.arange(len(lines)) - np.repeat(np.cumsum(high - low) - high + low, high - low)
+            attempt = attempts[by_step[low[lines] + turn]]
+            found.append((ids[which[lines]], attempt, step[lines], np.full(len(lines), epoch)))
+        columns = [np.concatenate(column) for column in zip(*found, strict=True)]
+        # A step that has a row twice is one line.
+        row_id, attempt, step, in_epochs = np.unique(np.stack(columns), axis=1)
+        return pa.table([attempt, step, in_epochs, row_id], schema=STEPS_OF)
 
     def coverage(self) -> pa.Table:
         """How often the weights have seen the rows of each group.

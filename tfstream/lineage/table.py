@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from tfstream import storage
+from tfstream import order, storage
 from tfstream.errors import CorruptionError
-from tfstream.lineage.records import Attempt, Metrics, Steps
-from tfstream.order import Spec
+from tfstream.lineage.records import Attempt, Checked, Metrics, Steps, WindowShards
+from tfstream.order import NUMPY, Spec
 
 if TYPE_CHECKING:
     from tfstream.lineage.log import Log
@@ -48,6 +48,30 @@ STEPS = pa.schema(
 """A line a step that was trained. `step` counts over the run, `window` within the epoch.
 `rolled_back`: the weights at the end of the run have not seen it. The metrics that were asked for
 follow, float32."""
+
+TESTS = pa.schema(
+    [
+        ("attempt", pa.int64()),
+        ("phase", pa.string()),
+        ("at_step", pa.int64()),
+        ("step", pa.int64()),
+        ("epoch", pa.int64()),
+        ("step_in_epoch", pa.int64()),
+        ("row_fingerprint", pa.uint64()),
+        ("label_fingerprint", pa.uint64()),
+    ]
+)
+"""`at_step` is where training stood; `step` counts over all passes of the validation's stream."""
+WINDOWS = pa.schema(
+    [
+        ("attempt", pa.int64()),
+        ("epoch", pa.int64()),
+        ("window", pa.int64()),
+        ("shards", pa.list_(pa.int64())),
+        ("wait_s", pa.float64()),
+    ]
+)
+"""`wait_s`: how long training waited for the window; what it had left of the one before is gone."""
 
 _PLAIN = ("row_fingerprint", "label_fingerprint")
 
@@ -146,14 +170,13 @@ def _placed(number: int, consumed: pa.Table, spec: Spec) -> pa.Table:
     """The steps of a log, each with its place in the epochs of the spec."""
     step = consumed["step"].to_numpy()
     epoch, in_epoch = np.divmod(step, spec.steps_per_epoch)
-    is_full = in_epoch < spec.full_steps
     places = {
         "attempt": np.full(len(step), number),
         "step": step,
         "epoch": epoch,
         "step_in_epoch": in_epoch,
-        "rows": np.where(is_full, spec.batch_size, spec.tail_rows),
-        "window": np.where(is_full, in_epoch // spec.window_steps, spec.full_windows),
+        "rows": order.rows_of_steps(spec, epoch, in_epoch),
+        "window": order.window_with(NUMPY, spec, in_epoch),
     }
     known = {name: consumed[name] for name in consumed.column_names if name != "step"}
     return pa.table({name: pa.array(values) for name, values in places.items()} | known)
@@ -172,10 +195,50 @@ def _rolled_back(logs: Mapping[int, Log]) -> dict[int, np.ndarray]:
         step = log.consumed["step"].to_numpy()
         found[number] = np.zeros(len(step), bool) if stop is None else step >= stop
         first = log.attempt.first_step
-        stop = None if log.attempt.goes_on else first if stop is None else min(stop, first)
+        if log.attempt.goes_on:
+            # What came before it was seen if any of it was.
+            stop = None if stop is None or stop > first else stop
+        else:
+            stop = first if stop is None else min(stop, first)
     return found
 
 
 def seen(all_steps: pa.Table) -> pa.Table:
     """The steps that the weights at the end of the run have seen; columns as in `STEPS`."""
     return all_steps.filter(pc.invert(all_steps["rolled_back"]))
+
+
+def tests(found: Sequence[tuple[int, Checked]], spec: Spec) -> pa.Table:
+    """The steps of validations and tests, each with the number of its attempt."""
+    tables = [TESTS.empty_table()]
+    for number, test in found:
+        piece = test.steps.piece
+        step = np.arange(piece.first_step, piece.stop)
+        epoch, in_epoch = np.divmod(step, spec.steps_per_epoch)
+        columns = {
+            "attempt": np.full(len(step), number),
+            "phase": [test.phase] * len(step),
+            "at_step": np.full(len(step), test.at_step),
+            "step": step,
+            "epoch": epoch,
+            "step_in_epoch": in_epoch,
+            "row_fingerprint": piece.row_fingerprints,
+            "label_fingerprint": piece.label_fingerprints,
+        }
+        tables.append(pa.table(columns, schema=TESTS))
+    return pa.concat_tables(tables)
+
+
+def windows(found: Sequence[tuple[int, WindowShards]]) -> pa.Table:
+    """The windows that were read, each with the number of its attempt."""
+    lines = [
+        {
+            "attempt": number,
+            "epoch": window.epoch,
+            "window": window.window,
+            "shards": window.shards.tolist(),
+            "wait_s": window.wait_s,
+        }
+        for number, window in found
+    ]
+    return pa.Table.from_pylist(lines, schema=WINDOWS)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from tfstream.lineage.records import Metrics
-from tfstream.order import Spec
+from tfstream.order import Spec, rows_of_steps
 
 
 class Told:
@@ -27,7 +27,7 @@ class Told:
         """Take over what Keras' mean of the loss counts already, which a checkpoint restored."""
         if not self.names:
             return
-        tracker = next((m for m in model.metrics if m.name == "loss"), None)
+        tracker: Any = next((m for m in model.metrics if m.name == "loss"), None)
         self._weight = 0.0 if tracker is None else float(tracker.count)
         self._mean = float(tracker.total) / self._weight if self._weight else 0.0
 
@@ -66,5 +66,5 @@ class Told:
         return [Metrics(first_step=steps[0], values=values)]
 
     def _rows(self, step: int) -> int:
-        is_full = step % self._spec.steps_per_epoch < self._spec.full_steps
-        return self._spec.batch_size if is_full else self._spec.tail_rows
+        epoch, in_epoch = (np.array([n]) for n in divmod(step, self._spec.steps_per_epoch))
+        return int(rows_of_steps(self._spec, epoch, in_epoch)[0])

@@ -15,7 +15,7 @@ from tfstream.format.check import Finding
 from tfstream.format.places import Places
 from tfstream.lineage import labels
 from tfstream.lineage.log import steps_of
-from tfstream.order import NUMPY
+from tfstream.order import NUMPY, window_with
 
 if TYPE_CHECKING:
     from tfstream.format.subset import Subset
@@ -158,8 +158,7 @@ def _check_steps(
     feed = fed.feed
     spec, places = feed.spec, fed.places
     epochs, in_epoch = np.divmod(logged.step, spec.steps_per_epoch)
-    full = in_epoch < spec.full_steps
-    windows = np.where(full, in_epoch // spec.window_steps, spec.full_windows)
+    windows = window_with(NUMPY, spec, in_epoch)
     order = np.lexsort((in_epoch, windows, epochs))
     changes = np.flatnonzero((np.diff(epochs[order]) != 0) | (np.diff(windows[order]) != 0)) + 1
     for lines in np.split(order, changes) if len(order) else []:

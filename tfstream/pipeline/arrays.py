@@ -51,6 +51,12 @@ class TensorFlowArrays:
     def row_sums(self, values: Tensor) -> Tensor:
         return tf.reduce_sum(values, axis=1)
 
+    def row_cumsum(self, values: Tensor) -> Tensor:
+        return tf.cumsum(values, axis=1)
+
+    def argsort(self, values: Tensor) -> Tensor:
+        return tf.cast(tf.argsort(values), tf.int64)
+
     def cumsum(self, values: Tensor) -> Tensor:
         return tf.cumsum(values)
 

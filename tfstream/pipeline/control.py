@@ -78,7 +78,7 @@ class Control:
 
         Args:
             next_step: its first.
-            stop: the one after its last; by default it ends with the epoch.
+            stop: the one after its last, in the same epoch; by default it ends with that.
         """
         steps = self._steps_per_epoch
         stop = (next_step // steps + 1) * steps if stop is None else stop

@@ -7,6 +7,7 @@ from typing import Any
 import tensorflow as tf
 
 from tfstream.pipeline.control import Control
+from tfstream.pipeline.iterator import StreamIterator
 
 
 class StreamDataset(tf.data.Dataset):  # type: ignore[misc]
@@ -27,6 +28,10 @@ class StreamDataset(tf.data.Dataset):  # type: ignore[misc]
         self._dataset, self._length, self._control = dataset, length, control
         super().__init__(dataset._variant_tensor)  # noqa: SLF001 - what a subclass of Dataset is made of
 
+    def __iter__(self) -> Any:  # noqa: ANN401 - TensorFlow's iterator
+        """An iterator over the batches, a faster one where Python asks for them one by one."""
+        return StreamIterator(self) if tf.executing_eagerly() else super().__iter__()
+
     def _inputs(self) -> list[tf.data.Dataset]:
         return [self._dataset]
 
@@ -38,3 +43,10 @@ class StreamDataset(tf.data.Dataset):  # type: ignore[misc]
     def cardinality(self) -> tf.Tensor:
         """Batches of a whole pass."""
         return tf.constant(self._length, tf.int64)
+
+
+def unsharded(dataset: StreamDataset) -> tf.data.Dataset:
+    """The same batches, which TensorFlow must not shard once more."""
+    options = tf.data.Options()
+    options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+    return dataset.with_options(options)

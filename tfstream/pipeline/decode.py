@@ -10,15 +10,27 @@ import tensorflow as tf
 
 from tfstream.format import expressions
 from tfstream.format.manifest import Catalog
-from tfstream.format.schema import NULL_CODE, Column, Schema
+from tfstream.format.schema import FIRST_CODE, NULL_CODE, Column, Schema
+from tfstream.format.values import stored_bytes
 from tfstream.pipeline import conditions, lists
 from tfstream.pipeline.columns import WindowColumns
-from tfstream.pipeline.features import Feature
+from tfstream.pipeline.features import PACKED, Feature
 
 Tensor = Any
 
 
-def by_column(columns: WindowColumns, features: Sequence[Feature]) -> dict[str, Tensor]:
+def features(
+    columns: WindowColumns, catalog: Catalog, plan: Sequence[Feature]
+) -> dict[str, Tensor]:
+    """The features of a dict by name: the packed tensor, if there is one, and the others."""
+    inside = [feature for feature in plan if feature.packed]
+    found = {PACKED: packed(columns, inside)} if inside else {}
+    return found | by_column(columns, catalog, [feature for feature in plan if not feature.packed])
+
+
+def by_column(
+    columns: WindowColumns, catalog: Catalog, features: Sequence[Feature]
+) -> dict[str, Tensor]:
     """Each feature (steps, rows) by its name, and the masks that were asked for."""
     found: dict[str, Tensor] = {}
     for feature in features:
@@ -26,6 +38,8 @@ def by_column(columns: WindowColumns, features: Sequence[Feature]) -> dict[str, 
             found |= lists.by_name(columns, feature)
             continue
         values = _values(columns, feature.column)
+        if feature.is_text and feature.column.coded:
+            values = tf.gather(_words(catalog, feature.column), values)
         if feature.as_float:
             values = tf.cast(values, tf.float32)
         if feature.has_nulls and feature.fill is not None:
@@ -77,6 +91,12 @@ def _values(columns: WindowColumns, column: Column) -> Tensor:
         return lists.tensors(columns, column)
     stored = columns.stored(column.name)
     return tf.cast(stored, tf.bool) if column.type == "bool" else stored
+
+
+def _words(catalog: Catalog, column: Column) -> Tensor:
+    """The text of each code; that of a null is empty, as where text is stored as such."""
+    words = stored_bytes(catalog.vocabularies[column.name]).to_pylist()
+    return tf.constant([b""] * FIRST_CODE + words, tf.string)
 
 
 def _missing(columns: WindowColumns, column: Column) -> Tensor:

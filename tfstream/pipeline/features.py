@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, get_args
 
 import pyarrow as pa
 
@@ -12,11 +12,47 @@ from tfstream.errors import UsageError
 from tfstream.format import statistics
 from tfstream.format.manifest import Catalog
 from tfstream.format.schema import Column, Schema, storage_dtype
+from tfstream.pipeline.padding import Padded
 
 NullPolicy = Literal["nan", "mask"] | int | float
+StringForm = Literal["codes", "text"]
 
+PACKED = "packed"
+"""Name of the packed tensor where there are columns beside it."""
 MISSING_SUFFIX = "_missing"
 ITEM_MISSING_SUFFIX = "_item_missing"
+LENGTH_SUFFIX = "_length"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Forms:
+    """How the columns are to be delivered, as `StreamOptions` has it."""
+
+    packed: bool | Sequence[str]
+    nulls: Mapping[str, NullPolicy]
+    padded: Mapping[str, Padded]
+    strings: Mapping[str, StringForm]
+
+    def packed_names(self, names: Sequence[str]) -> tuple[str, ...]:
+        """The features that are packed, in their order in the tensor.
+
+        Raises:
+            UsageError: if one is no feature, or comes twice, or the tensor's name is taken.
+        """
+        if isinstance(self.packed, bool):
+            return tuple(names) if self.packed else ()
+        if isinstance(self.packed, str) or not self.packed:
+            raise UsageError(f"packed must be True, False or columns, got {self.packed!r}")
+        for i, name in enumerate(self.packed):
+            _check_named("packed", name, names)
+            if name in self.packed[:i]:
+                raise UsageError(f"packed has {name!r} twice; name each column once")
+        if PACKED in names and PACKED not in self.packed:
+            raise UsageError(
+                f"the packed columns would be the feature {PACKED!r}, which is a column already; "
+                "pack it too or leave it out"
+            )
+        return tuple(self.packed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +68,12 @@ class Feature:
     """Whether the column becomes float32, so that NaN fits in."""
     mask: bool = False
     """Whether a second feature, `missing_name`, tells where values are missing."""
+    packed: bool = False
+    """Whether it is a part of the packed tensor."""
+    is_text: bool = False
+    """Whether the values are `tf.string`."""
+    padded: Padded | None = None
+    """How a list becomes a tensor; None: it is ragged."""
 
     @property
     def name(self) -> str:
@@ -54,10 +96,15 @@ class Feature:
         return self.name + ITEM_MISSING_SUFFIX if marked else None
 
     @property
-    def mask_names(self) -> tuple[str, ...]:
+    def length_name(self) -> str | None:
+        """Name of the feature that tells the items of a padded list; None if there is none."""
+        return self.name + LENGTH_SUFFIX if self.padded else None
+
+    @property
+    def beside_names(self) -> tuple[str, ...]:
         """Names of the features beside this one."""
-        names = (self.missing_name if self.mask else None, self.item_missing_name)
-        return tuple(name for name in names if name)
+        masks = (self.missing_name if self.mask else None, self.item_missing_name)
+        return tuple(name for name in (*masks, self.length_name) if name)
 
 
 def nulls_of(catalog: Catalog) -> dict[str, bool]:
@@ -94,78 +141,107 @@ def choose(
     return names
 
 
-def plan(
-    catalog: Catalog,
-    names: Sequence[str],
-    policies: Mapping[str, NullPolicy],
-    *,
-    packed: bool,
-) -> tuple[Feature, ...]:
-    """The features, with what stands for their nulls.
+def plan(catalog: Catalog, names: Sequence[str], forms: Forms) -> tuple[Feature, ...]:
+    """The features, those that are packed first, with what stands for their nulls.
 
     Raises:
-        UsageError: if a policy does not fit its column.
+        UsageError: if what is asked for does not fit a column.
     """
-    for name in policies:
-        if name not in names:
-            raise UsageError(
-                f"nulls has {name!r}, which is no feature; there are {', '.join(names)}"
-            )
-    has_nulls = nulls_of(catalog)
+    for option, named in (
+        ("nulls", forms.nulls),
+        ("padded", forms.padded),
+        ("strings", forms.strings),
+    ):
+        for name in named:
+            _check_named(option, name, names)
+    packed, has_nulls = forms.packed_names(names), nulls_of(catalog)
     features = tuple(
-        _feature(catalog.schema[name], policies.get(name), has_nulls=has_nulls[name], packed=packed)
-        for name in names
+        _feature(catalog.schema[name], forms, has_nulls=has_nulls[name], packed=name in packed)
+        for name in (*packed, *(name for name in names if name not in packed))
     )
+    taken = {*names, *(() if isinstance(forms.packed, bool) else (PACKED,))}
     for feature in features:
-        for mask in feature.mask_names:
-            if mask in names:
+        for beside in feature.beside_names:
+            if beside in taken:
                 raise UsageError(
-                    f"the mask of {feature.name!r} would be {mask!r}, which is a "
-                    'feature already; set nulls for it to "nan" or a number, or leave one out'
+                    f"the {'length' if beside == feature.length_name else 'mask'} of "
+                    f"{feature.name!r} would be {beside!r}, which is a feature already; "
+                    'set nulls for it to "nan" or a number, or leave one out'
                 )
+            taken.add(beside)
     return features
 
 
-def _feature(
-    column: Column, policy: NullPolicy | None, *, has_nulls: bool, packed: bool
-) -> Feature:
-    is_float, uncoded = _is_float(column), column.is_text and not column.coded
-    _check_kind(column, packed=packed)
+def _check_named(option: str, name: str, names: Sequence[str]) -> None:
+    if name not in names:
+        raise UsageError(
+            f"{option} has {name!r}, which is no feature; there are {', '.join(names)}"
+        )
+
+
+def _feature(column: Column, forms: Forms, *, has_nulls: bool, packed: bool) -> Feature:
+    name = column.name
+    is_text = _is_delivered_as_text(column, forms.strings.get(name))
+    _check_kind(column, packed=packed, is_text=is_text)
+    if (padded := forms.padded.get(name)) is not None:
+        if not column.is_list:
+            raise UsageError(f"padded has {name!r}, a {column.type}; only lists are padded")
+        padded.value_of(column)
+    policy = forms.nulls.get(name)
     if column.is_list:
-        return _list(column, policy, has_nulls=has_nulls)
+        return replace(_list(column, policy, has_nulls=has_nulls), padded=padded)
     has_nulls = has_nulls or column.null_items
+    plain = Feature(column=column, has_nulls=has_nulls, packed=packed, is_text=is_text)
+    return _with_policy(plain, policy)
+
+
+def _with_policy(plain: Feature, policy: NullPolicy | None) -> Feature:
+    """The feature with what stands for its nulls."""
+    column, has_nulls, packed = plain.column, plain.has_nulls, plain.packed
+    name, is_float = column.name, _is_float(column)
     if policy is None:
         if column.is_text:
-            return Feature(column=column, has_nulls=has_nulls)
+            return plain
         policy = "nan" if is_float or packed else "mask"
         if policy == "mask" and not has_nulls:
-            return Feature(column=column, has_nulls=False)
+            return plain
     elif isinstance(policy, str) and policy not in ("nan", "mask"):
-        raise UsageError(
-            f'nulls for {column.name!r} must be "nan", "mask" or a number, got {policy!r}'
-        )
+        raise UsageError(f'nulls for {name!r} must be "nan", "mask" or a number, got {policy!r}')
     if policy == "mask":
         if packed:
             raise UsageError(
-                f'nulls for {column.name!r} is "mask", which packed features have no place for; '
+                f'nulls for {name!r} is "mask", which packed features have no place for; '
                 'use "nan", a number, or packed=False'
             )
         # The mask was asked for: it is there even if no value is missing.
-        return Feature(column=column, has_nulls=has_nulls, mask=True)
-    if uncoded:
-        raise UsageError(f'nulls for the text {column.name!r} can only be "mask", got {policy!r}')
+        return replace(plain, mask=True)
+    if plain.is_text:
+        raise UsageError(f'nulls for the text {name!r} can only be "mask", got {policy!r}')
     if policy == "nan":
-        return Feature(column=column, has_nulls=has_nulls, fill=float("nan"), as_float=not is_float)
-    fill = _number(column, policy, is_float=is_float, packed=packed)
-    return Feature(column=column, has_nulls=has_nulls, fill=fill)
+        return replace(plain, fill=float("nan"), as_float=not is_float)
+    return replace(plain, fill=_number(column, policy, is_float=is_float, packed=packed))
 
 
-def _check_kind(column: Column, *, packed: bool) -> None:
+def _is_delivered_as_text(column: Column, form: StringForm | None) -> bool:
+    if form is None:
+        return column.is_text and not column.coded
+    if form not in get_args(StringForm):
+        raise UsageError(f'strings for {column.name!r} must be "codes" or "text", got {form!r}')
+    if not column.is_text:
+        raise UsageError(f"strings has {column.name!r}, a {column.type}; it is no text")
+    if form == "codes" and not column.coded:
+        raise UsageError(
+            f"{column.name!r} has too many values for codes; leave it out of strings, then it is "
+            "text"
+        )
+    return form == "text"
+
+
+def _check_kind(column: Column, *, packed: bool, is_text: bool) -> None:
     if column.is_null:
         raise UsageError(f"{column.name!r} has no value in any row; leave it out")
-    uncoded = column.is_text and not column.coded
-    if packed and (uncoded or column.is_list):
-        kind = "text" if uncoded else "a list of any length"
+    if packed and (is_text or column.is_list):
+        kind = "text" if is_text else "a list of any length"
         raise UsageError(
             f"{column.name!r} is {kind}, which cannot be packed; leave it out or set packed=False"
         )

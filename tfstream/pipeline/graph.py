@@ -1,32 +1,37 @@
 """The graph: windows in, batches out, and no Python in between.
 
-One element of the outer dataset is a window. A single parallel map makes all its batches: the plan
-of the window by `order`, its blocks read at their byte offsets, checked against the plan, cut,
-decoded and gathered.
+One element of the outer dataset is a window. A parallel map prepares it: the plan of the window by
+`order`, its blocks read at their byte offsets, checked against the plan, cut and decoded. A second
+one picks its batches out of that, a few steps at a time.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from tfstream import order
 from tfstream.fingerprint import fingerprints
-from tfstream.format import block, expressions
+from tfstream.format import expressions
 from tfstream.format.subset import Subset
 from tfstream.order import Spec
-from tfstream.pipeline import decode
+from tfstream.pipeline import decode, records
 from tfstream.pipeline.arrays import TENSORFLOW
-from tfstream.pipeline.columns import WindowColumns
+from tfstream.pipeline.columns import Tables, WindowColumns
 from tfstream.pipeline.control import Control
 from tfstream.pipeline.features import Feature
+from tfstream.share import WHOLE, Share
 from tfstream.skips import Skips
 
 Tensor = Any
+
+_PICKED_ROWS = 8_192
+"""Rows that are picked at once: what fits a core's cache is soon cut into batches."""
 
 _as_is = tf.autograph.experimental.do_not_convert
 """There is no Python control flow over tensors, and what AutoGraph rewrites is slow to trace."""
@@ -38,9 +43,11 @@ class Elements:
 
     features: tuple[Feature, ...]
     packed: bool
-    """Whether the features are one tensor."""
+    """Whether the features are one tensor and nothing beside it."""
     label: expressions.Node | None
     weight: str | None
+    padded: bool = False
+    """Whether rows that fill a share up have the weight 0, all others 1 (times `weight`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +64,42 @@ class _Place:
     tap: Tensor
 
 
+class _Prepared(NamedTuple):
+    """A window out of which batches are picked."""
+
+    made: dict[str, Tensor]
+    """As `Tables` has it."""
+    rows: Tensor
+    """(reads,) int64: rows of each block."""
+    places: Tensor
+    """(steps, rows) int64: as `WindowColumns` has it."""
+    others: dict[str, Tensor]
+    """Labels and weights, (steps, rows) each."""
+
+
 class Plan:
     """A subset as tensors that the graph captures, its order, and what a batch is made of."""
 
-    def __init__(self, subset: Subset, spec: Spec, elements: Elements, skips: Skips) -> None:
+    def __init__(  # noqa: PLR0913 - rows, their order, and what becomes of them
+        self,
+        subset: Subset,
+        spec: Spec,
+        elements: Elements,
+        *,
+        layout: order.Layout | None,
+        skips: Skips,
+        share: Share = WHOLE,
+    ) -> None:
         """Take over what the graph needs of the manifest."""
         catalog, blocks = subset.catalog, subset.blocks
-        self.subset, self.spec, self.elements = subset, spec, elements
+        self.subset, self.spec, self.elements, self.share = subset, spec, elements, share
         self.skipped = tf.constant(skips.ranges, tf.int64) if skips else None
-        self.kept = tf.constant(subset.kept, tf.int64)
-        self.ordinal = tf.constant(blocks, tf.int64)
-        self.rows = tf.constant(catalog.block_rows[blocks], tf.int64)
+        # 32 bytes a block, 28 where blocks are kept whole: it is held once more in the graph.
+        rows = catalog.block_rows[blocks]
+        self._rows = tf.constant(rows, tf.int32)
+        is_whole = np.array_equal(subset.kept, rows)
+        self._kept = self._rows if is_whole else tf.constant(subset.kept, tf.int32)
+        self._ordinal = tf.constant(blocks, tf.int32)
         self.first = tf.constant(catalog.block_first[blocks], tf.int64)
         self.offset = tf.constant(catalog.block_offset[blocks], tf.int64)
         self.shard = tf.constant(catalog.block_shard[blocks], tf.int32)
@@ -76,6 +108,21 @@ class Plan:
             [str(catalog.folder / path) for path in catalog.shards["path"].to_pylist()]
         )
         self.bitmaps = _bitmaps(subset)
+        self.layout = None if layout is None else layout.mapped(tf.constant)
+        self.needed = _needed(self)
+
+    @property
+    def kept(self) -> Tensor:
+        """In the graph: (blocks,) int64, kept rows of each block."""
+        return tf.cast(self._kept, tf.int64)
+
+    def rows(self, blocks: Tensor) -> Tensor:
+        """In the graph: all rows of these blocks, int64."""
+        return tf.cast(tf.gather(self._rows, blocks), tf.int64)
+
+    def ordinal(self, blocks: Tensor) -> Tensor:
+        """In the graph: which blocks of the data set these are, int64."""
+        return tf.cast(tf.gather(self._ordinal, blocks), tf.int64)
 
 
 def batches(plan: Plan, control: Control, *, parallelism: int) -> tf.data.Dataset:
@@ -83,29 +130,23 @@ def batches(plan: Plan, control: Control, *, parallelism: int) -> tf.data.Datase
     steps = plan.spec.steps_per_epoch
 
     def begin(_: Tensor) -> tuple[Tensor, ...]:
-        return control.start()
+        first, stop, generation, tap = control.start()
+        epoch, start = first // steps, first % steps
+        return epoch, start, stop - epoch * steps, generation, tap
 
-    def epochs_of(first: Tensor, stop: Tensor, generation: Tensor, tap: Tensor) -> tf.data.Dataset:
-        def part(epoch: Tensor) -> tuple[Tensor, ...]:
-            before = epoch * steps
-            start, end = tf.maximum(first - before, 0), tf.minimum(stop - before, steps)
-            return epoch, start, end, generation, tap
-
-        return tf.data.Dataset.range(first // steps, (stop + steps - 1) // steps).map(_as_is(part))
-
-    epochs = tf.data.Dataset.range(1).map(_as_is(begin)).flat_map(_as_is(epochs_of))
+    epochs = tf.data.Dataset.range(1).map(_as_is(begin))
     made = _windows(plan, epochs, parallelism=parallelism, fingerprinted=True)
 
-    def tapped(batch: Any, entry: Any, tap: Tensor) -> Any:  # noqa: ANN401 - nested tensors
+    def tapped(window: _Prepared, entry: Any, tap: Tensor) -> Any:  # noqa: ANN401 - nested tensors
         def put() -> Tensor:
             with tf.control_dependencies([control.put(*entry)]):
                 return tf.constant(value=True)
 
         done = tf.cond(tap, put, lambda: tf.constant(value=False))
         with tf.control_dependencies([done]):
-            return tf.nest.map_structure(tf.identity, batch)
+            return tf.nest.map_structure(tf.identity, window)
 
-    return made.map(_as_is(tapped)).unbatch()
+    return _picked(plan, made.map(_as_is(tapped)), parallelism=parallelism)
 
 
 def stateless_batches(
@@ -124,20 +165,21 @@ def stateless_batches(
     # TensorFlow takes the reading of blocks for a state, and would refuse checkpoints.
     options = tf.data.Options()
     options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
-    return made.unbatch().with_options(options)
+    return _picked(plan, made, parallelism=parallelism).with_options(options)
 
 
 def _windows(
     plan: Plan, epochs: tf.data.Dataset, *, parallelism: int, fingerprinted: bool
 ) -> tf.data.Dataset:
-    """Every window's batches, from (epoch, start and stop in it, generation, tap); in order."""
+    """Every window, prepared, from (epoch, start and stop in it, generation, tap); in order."""
     spec = plan.spec
 
     def windows_of(
         epoch: Tensor, start: Tensor, stop: Tensor, generation: Tensor, tap: Tensor
     ) -> tf.data.Dataset:
-        sequence = order.epoch_of(TENSORFLOW, spec, plan.kept, epoch)
-        windows = tf.data.Dataset.range(_window_with(spec, start), _window_with(spec, stop - 1) + 1)
+        sequence = order.epoch_of(TENSORFLOW, spec, plan.kept, epoch, layout=plan.layout)
+        low, high = (order.window_with(TENSORFLOW, spec, step) for step in (start, stop - 1))
+        windows = tf.data.Dataset.range(low, high + 1)
         if plan.skipped is not None:
             windows = windows.filter(
                 _as_is(
@@ -150,7 +192,7 @@ def _windows(
             _as_is(
                 lambda window: (
                     *(epoch, window, start, stop, generation, tap),
-                    *(sequence.blocks, sequence.ends),
+                    *sequence.arrays,
                 )
             )
         )
@@ -164,15 +206,10 @@ def _windows(
     )
 
 
-def _window_with(spec: Spec, step: Tensor) -> Tensor:
-    """The window that has a step of an epoch."""
-    return tf.where(step < spec.full_steps, step // spec.window_steps, spec.full_windows)
-
-
 def _wanted(plan: Plan, place: _Place) -> tuple[Tensor, Tensor]:
     """The steps of a window, counted over the run, and which of them the iterator delivers."""
     spec = plan.spec
-    first = tf.minimum(place.window * spec.window_steps, spec.full_steps)
+    first = order.first_step_of(TENSORFLOW, spec, place.window)
     steps = tf.where(
         place.window < spec.full_windows, tf.minimum(spec.full_steps - first, spec.window_steps), 1
     )
@@ -187,53 +224,129 @@ def _wanted(plan: Plan, place: _Place) -> tuple[Tensor, Tensor]:
     return run_steps, wanted
 
 
+def _picked(plan: Plan, windows: tf.data.Dataset, *, parallelism: int) -> tf.data.Dataset:
+    """The batches of prepared windows, one by one."""
+    columns = [feature.column for feature in plan.elements.features]
+    # Items of lists are cut for all rows of a window at once.
+    is_whole = any(column.is_list or column.null_items for column in columns)
+    steps = max(1, sys.maxsize if is_whole else _PICKED_ROWS // plan.spec.batch_size)
+
+    def parts_of(window: _Prepared) -> tf.data.Dataset:
+        count = -(-tf.shape(window.places, tf.int64)[0] // steps)
+        whole = tf.data.Dataset.from_tensors(window).repeat()
+        return tf.data.Dataset.zip((tf.data.Dataset.range(count), whole))
+
+    def pick(part: Tensor, window: _Prepared) -> Any:  # noqa: ANN401 - nested tensors
+        schema = plan.subset.catalog.schema
+        tables = Tables(schema, records=None, rows=window.rows, made=dict(window.made))
+        lines = slice(part * steps, (part + 1) * steps)
+        others = {name: values[lines] for name, values in window.others.items()}
+        return _batch(plan, WindowColumns(tables, window.places[lines]), others)
+
+    parts = windows.flat_map(_as_is(parts_of))
+    return parts.map(_as_is(pick), num_parallel_calls=parallelism, deterministic=True).unbatch()
+
+
+def _needed(plan: Plan) -> tuple[str, ...]:
+    """The features of a block that batches need: tried out on a graph that never runs."""
+    names: list[str] = []
+
+    def look(blocks: Tensor, rows: Tensor, places: Tensor) -> Any:  # noqa: ANN401 - nested tensors
+        tables = Tables(plan.subset.catalog.schema, records=blocks, rows=rows)
+        batch = _features(plan, WindowColumns(tables, places))
+        names.extend(tables.made)
+        return batch
+
+    integers = (tf.TensorSpec(shape, tf.int64) for shape in ([None], [None, None]))
+    tf.function(look, autograph=False).get_concrete_function(
+        tf.TensorSpec([None], tf.string), *integers
+    )
+    return tuple(names)
+
+
 def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: bool) -> Any:  # noqa: ANN401
-    """The batches of a window; with fingerprints, (batches, entry of the queue, tap)."""
+    """A window, prepared; with fingerprints, (window, entry of the queue, tap)."""
     spec = plan.spec
-    found = order.window_of(TENSORFLOW, spec, sequence, place.epoch, place.window)
+    share, layout = plan.share, plan.layout
+    found = order.window_of(
+        TENSORFLOW, spec, sequence, place.epoch, place.window, layout=layout, share=share
+    )
     run_steps, wanted = _wanted(plan, place)
     picks = tf.boolean_mask(found.picks, wanted)
-    records, headers = _read(plan, found.blocks)
-    rows = tf.gather(plan.rows, found.blocks)
+    blocks, headers = records.read(plan, found.blocks)
+    rows = plan.rows(found.blocks)
     longest = tf.reduce_max(rows)
     mask = tf.range(longest)[tf.newaxis] < rows[:, tf.newaxis]
     if plan.bitmaps is not None:
         line, lines = plan.bitmaps
         mask &= _bits(tf.gather(lines, tf.gather(line, found.blocks)), longest)
     table = tf.where(tf.reshape(mask, [-1]))[:, 0]
-    places = tf.gather(table, picks)
-    places.set_shape([None, None if spec.tail_rows else spec.batch_size])
-    columns = WindowColumns(
-        schema=plan.subset.catalog.schema,
-        records=records,
-        rows=rows,
-        places=places,
-    )
-    batch, bits = _batch(plan, columns)
-    if not fingerprinted:
-        return batch
     steps = tf.shape(picks)[0]
-    row_prints = _if(
-        place.tap, steps, lambda: tf.gather(headers, places // longest) + places % longest
+    width = share.width(spec) // share.replicas
+    # Each replica of a worker takes the next element, so a step is as many of them.
+    places = tf.reshape(tf.gather(table, picks), [steps * share.replicas, -1])
+    places.set_shape([None, None if spec.tail_steps else width])
+    tables = Tables(plan.subset.catalog.schema, records=blocks, rows=rows)
+    columns = WindowColumns(tables, places)
+    is_tail = place.window >= spec.full_windows
+    others, bits = _others(plan, columns, _filling(plan, picks, is_tail, tf.shape(places)))
+    made = {name: tables.feature(name) for name in plan.needed}
+    prepared = _Prepared(made, rows, places, others)
+    if not fingerprinted:
+        return prepared
+
+    def row_ids() -> Tensor:
+        ids = tf.gather(headers, places // longest) + places % longest
+        return tf.reshape(ids, tf.shape(picks))
+
+    row_prints = _if(place.tap, steps, row_ids)
+    label_prints = _if(
+        place.tap, steps, None if bits is None else lambda: tf.reshape(bits, tf.shape(picks))
     )
-    label_prints = _if(place.tap, steps, None if bits is None else lambda: bits)
     where = tf.stack([place.generation, place.epoch, place.window])
     run_steps = tf.boolean_mask(run_steps, wanted)
-    entry = where, run_steps, row_prints, label_prints, tf.gather(plan.ordinal, found.blocks)
-    return batch, entry, place.tap
+    entry = where, run_steps, row_prints, label_prints, plan.ordinal(found.blocks)
+    return prepared, entry, place.tap
 
 
-def _batch(plan: Plan, columns: WindowColumns) -> tuple[Any, Tensor | None]:
-    elements = plan.elements
-    make = decode.packed if elements.packed else decode.by_column
-    parts: list[Any] = [make(columns, elements.features)]
-    bits = None
+def _filling(plan: Plan, picks: Tensor, is_tail: Tensor, shape: Tensor) -> Tensor | None:
+    """1 for rows, 0 for those that fill a share up, of this shape; None where nothing may be."""
+    if not plan.elements.padded:
+        return None
+    width = tf.shape(picks)[1]
+    real = tf.where(is_tail, plan.share.tail_rows(plan.spec), width)
+    line = tf.cast(tf.range(width) < real, tf.float32)
+    return tf.reshape(tf.broadcast_to(line, tf.shape(picks)), shape)
+
+
+def _others(
+    plan: Plan, columns: WindowColumns, filling: Tensor | None
+) -> tuple[dict[str, Tensor], Tensor | None]:
+    """Labels and weights of a window, (steps, rows) each, and the labels' bits.
+
+    What is delivered is cut out of these, so that the fingerprint speaks for what the model gets.
+    """
+    elements, found, bits = plan.elements, {}, None
     if elements.label is not None:
-        values, bits = decode.label(columns, plan.subset.catalog, elements.label)
-        parts.append(values)
+        found["label"], bits = decode.label(columns, plan.subset.catalog, elements.label)
     if elements.weight is not None:
-        parts.append(decode.weight(columns, elements.weight))
-    return (parts[0] if len(parts) == 1 else tuple(parts)), bits
+        stored = decode.weight(columns, elements.weight)
+        # Not a product: a filling row's weight is 0 even if the stored one is infinite.
+        found["weight"] = stored if filling is None else tf.where(filling > 0, stored, filling)
+    elif filling is not None:
+        found["weight"] = filling
+    return found, bits
+
+
+def _batch(plan: Plan, columns: WindowColumns, others: dict[str, Tensor]) -> Any:  # noqa: ANN401
+    parts = [_features(plan, columns), *(others[n] for n in ("label", "weight") if n in others)]
+    return parts[0] if len(parts) == 1 else tuple(parts)
+
+
+def _features(plan: Plan, columns: WindowColumns) -> Any:  # noqa: ANN401 - nested tensors
+    if plan.elements.packed:
+        return decode.packed(columns, plan.elements.features)
+    return decode.features(columns, plan.subset.catalog, plan.elements.features)
 
 
 def _if(tap: Tensor, steps: Tensor, values: Callable[[], Tensor] | None) -> Tensor:
@@ -254,122 +367,14 @@ def _bits(lines: Tensor, width: Tensor) -> Tensor:
     return tf.reshape(bits, [tf.shape(lines)[0], -1])[:, :width] > 0
 
 
-def _read(plan: Plan, blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """The records of some blocks, checked, and the first row ids that their headers tell."""
-    shards, offsets = tf.gather(plan.shard, blocks), tf.gather(plan.offset, blocks)
-    paths, count = tf.gather(plan.paths, shards), tf.size(blocks, tf.int64)
-
-    records = _records(paths, offsets)
-    is_whole = tf.size(records, tf.int64) == count
-    # TensorFlow's own error names no file: once there is one, it is looked for block by block.
-    absent = tf.cond(is_whole, lambda: count, lambda: _first_unreadable(paths, offsets))
-    here = _at(plan, blocks, tf.minimum(absent, count - 1))
-    complete = tf.debugging.Assert(
-        is_whole,
-        [
-            tf.strings.join(
-                [here, " cannot be read: it is missing, cut off or has a wrong CRC", _ADVICE]
-            )
-        ],
-    )
-    with tf.control_dependencies([complete]):
-        records = tf.identity(records)
-    start = block.layout(plan.subset.catalog.schema).header
-    first, rows, token = (
-        tf.io.decode_raw(tf.strings.substr(records, start + skip, size), dtype)[:, 0]
-        for skip, size, dtype in ((0, 8, tf.int64), (8, 4, tf.int32), (12, 8, tf.int64))
-    )
-    right = (
-        (first == tf.gather(plan.first, blocks))
-        & (tf.cast(rows, tf.int64) == tf.gather(plan.rows, blocks))
-        & (token == tf.gather(plan.tokens, shards))
-    )
-    here = _at(plan, blocks, tf.argmin(tf.cast(right, tf.int32)))
-    expected = tf.debugging.Assert(
-        tf.reduce_all(right),
-        [tf.strings.join([here, " holds other rows, of another block or conversion", _ADVICE])],
-    )
-    with tf.control_dependencies([expected]):
-        return tf.identity(records), tf.identity(first)
-
-
-def _records(paths: Tensor, offsets: Tensor) -> Tensor:
-    """The records at these places, (places,) string; fewer if one cannot be read."""
-    places = tf.data.Dataset.from_tensor_slices((paths[:, tf.newaxis], offsets[:, tf.newaxis]))
-
-    def read(_: Tensor) -> Tensor:
-        records = places.flat_map(_as_is(_record))
-        return records.batch(tf.size(paths, tf.int64)).get_single_element()
-
-    nothing = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string))
-    found = tf.data.Dataset.range(1).map(_as_is(read)).ignore_errors(log_warning=True)
-    return found.concatenate(nothing).take(1).get_single_element()
-
-
-def _first_unreadable(paths: Tensor, offsets: Tensor) -> Tensor:
-    """Index of the first place where no record can be read; their number, if all can be now."""
-    count = tf.size(paths, tf.int64)
-    places = tf.data.Dataset.from_tensor_slices(
-        (tf.range(count), paths[:, tf.newaxis], offsets[:, tf.newaxis])
-    )
-
-    def index_of(index: Tensor, path: Tensor, offset: Tensor) -> Tensor:
-        record = _record(path, offset).get_single_element()
-        with tf.control_dependencies([record]):
-            return tf.identity(index)
-
-    readable = places.map(_as_is(index_of)).ignore_errors()
-    return readable.reduce(
-        tf.zeros([], tf.int64), lambda first, index: first + tf.cast(first == index, tf.int64)
-    )
-
-
-def _record(path: Tensor, offset: Tensor) -> tf.data.Dataset:
-    """The record of a file, (1,) string, at a byte offset, (1,) int64.
-
-    Only to be called in a function: at the top level TensorFlow forgets the offset when it
-    serialises the dataset.
-    """
-    variant = tf.raw_ops.TFRecordDatasetV2(
-        filenames=path,
-        compression_type="",
-        buffer_size=tf.constant(0, tf.int64),
-        byte_offsets=offset,
-    )
-    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(1)
-
-
-_ADVICE = "; `tfstream verify` finds all that is damaged: restore the file or convert again"
-
-
-def _at(plan: Plan, blocks: Tensor, index: Tensor) -> Tensor:
-    """The name of a block in a message."""
-    found = blocks[index]
-    first, rows, text = plan.first[found], plan.rows[found], tf.strings.as_string
-    return tf.strings.join(
-        [
-            plan.paths[plan.shard[found]],
-            tf.strings.join([": block ", text(plan.ordinal[found]), " at byte "]),
-            tf.strings.join([text(plan.offset[found]), ", rows ", text(first), " to "]),
-            text(first + rows - 1),
-        ]
-    )
-
-
 def _bitmaps(subset: Subset) -> tuple[Tensor, Tensor] | None:
     """For each block its line in a matrix that tells which rows are kept; None if all are.
 
     The last line, for the blocks that are kept whole, has all bits set.
     """
-    if not subset.bitmaps:
+    if not len(subset.lines):
         return None
-    partly = sorted(subset.bitmaps)
-    longest = int(subset.catalog.block_rows[subset.blocks].max())
-    lines = np.zeros((len(partly) + 1, -(-longest // 8)), np.uint8)
-    for i, ordinal in enumerate(partly):
-        packed = np.packbits(subset.bitmaps[ordinal], bitorder="little")
-        lines[i, : len(packed)] = packed
-    lines[-1] = 255
-    line = np.full(len(subset.blocks), len(partly), np.int32)
-    line[np.searchsorted(subset.blocks, partly)] = np.arange(len(partly))
-    return tf.constant(line), tf.constant(lines)
+    full = np.full((1, subset.lines.shape[1]), 255, np.uint8)
+    lines = np.concatenate([subset.lines, full])
+    line = np.where(subset.line < 0, len(subset.lines), subset.line)
+    return tf.constant(line, tf.int32), tf.constant(lines)

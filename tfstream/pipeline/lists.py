@@ -5,6 +5,7 @@ A block holds the lengths of its lists in a pack, and the items of all of them i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,30 +16,52 @@ import tensorflow as tf
 from tfstream.format.schema import Column, storage_dtype
 from tfstream.pipeline.columns import DECODED, WindowColumns
 from tfstream.pipeline.features import Feature
+from tfstream.pipeline.padding import Padded
 
 Tensor = Any
 
 
 def by_name(columns: WindowColumns, feature: Feature) -> dict[str, Tensor]:
-    """A list column, (steps, rows, items) ragged, and the masks beside it.
+    """A list column, (steps, rows, items), ragged unless it has a length, and what is beside it.
 
     A null list is empty. Null items are NaN in floating point, else 0 or an empty string.
     """
-    column, schema = feature.column, columns.schema
+    column, schema, padded = feature.column, columns.schema, feature.padded
     texts = columns.texts(schema.texts[column.name])
     dtype = storage_dtype(column.item)
     items = texts if dtype is None else _plain(_joined(texts, dtype), column)
-    masks = {}
+    beside = {}
     if feature.mask:
         nothing = tf.zeros_like(columns.places, tf.bool)
-        masks[feature.missing_name] = columns.missing(column.name) if column.nullable else nothing
+        beside[feature.missing_name] = columns.missing(column.name) if column.nullable else nothing
     if column.null_items:
         lost = _joined(columns.texts(schema.validities[column.name]), np.dtype("u1")) == 0
         if feature.item_missing_name:
-            masks[feature.item_missing_name] = _ragged(columns, column, lost)
+            picked = _picked(columns, column, lost)
+            beside[feature.item_missing_name] = _stacked(columns, picked, padded, value=False)
         else:
             items = tf.where(lost, tf.cast(np.nan, items.dtype), items)
-    return {feature.name: _ragged(columns, column, items)} | masks
+    if feature.length_name and padded:
+        lengths = columns.stored(column.name)
+        beside[feature.length_name] = (
+            tf.minimum(lengths, padded.length) if padded.length else lengths
+        )
+    value = padded.value_of(column) if padded else None
+    picked = _picked(columns, column, items)
+    return {feature.name: _stacked(columns, picked, padded, value=value)} | beside
+
+
+def finished(features: dict[str, Tensor], plan: Sequence[Feature]) -> dict[str, Tensor]:
+    """The features of a batch, lists padded to the longest of it where no length was given."""
+    found = dict(features)
+    for feature in plan:
+        if feature.padded and feature.padded.length is None:
+            value = feature.padded.value_of(feature.column)
+            ragged = found[feature.name]
+            found[feature.name] = ragged.to_tensor(tf.constant(value, ragged.dtype))
+            if feature.item_missing_name:
+                found[feature.item_missing_name] = found[feature.item_missing_name].to_tensor()
+    return found
 
 
 def tensors(columns: WindowColumns, column: Column) -> Tensor:
@@ -58,18 +81,33 @@ def missing_items(columns: WindowColumns, column: Column) -> Tensor:
     return _shaped(columns, column, tf.repeat(rows[..., tf.newaxis], column.slots, axis=-1))
 
 
-def _ragged(columns: WindowColumns, column: Column, items: Tensor) -> tf.RaggedTensor:
-    """The items of all lists of the blocks, picked row by row."""
-    places = columns.places
+def _picked(columns: WindowColumns, column: Column, items: Tensor) -> tf.RaggedTensor:
+    """The items of all lists of the blocks, picked row by row: (steps * rows, items)."""
     # What pads a block has the length 0, so the lengths of all rows fit the items.
     count = tf.size(columns.rows, tf.int64) * tf.reduce_max(columns.rows)
     lengths = replace(columns, places=tf.range(count), _packs={}).stored(column.name)
     lists = tf.RaggedTensor.from_row_lengths(items, tf.cast(lengths, tf.int64), validate=False)
-    picked = tf.gather(lists, tf.reshape(places, [-1]))
+    return tf.gather(lists, tf.reshape(columns.places, [-1]))
+
+
+def _stacked(
+    columns: WindowColumns,
+    picked: tf.RaggedTensor,
+    padded: Padded | None,
+    *,
+    value: bool | float | bytes | None,
+) -> Tensor:
+    """(steps * rows, items) as (steps, rows, items): a tensor where there is a length."""
+    places = columns.places
     steps, rows = tf.unstack(tf.shape(places, tf.int64))
-    return tf.RaggedTensor.from_uniform_row_length(
-        picked, places.shape[1] or rows, nrows=steps, validate=False
-    )
+    if padded is None or padded.length is None:
+        return tf.RaggedTensor.from_uniform_row_length(
+            picked, places.shape[1] or rows, nrows=steps, validate=False
+        )
+    flat = picked.to_tensor(tf.constant(value, picked.dtype), shape=[None, padded.length])
+    shaped = tf.reshape(flat, tf.stack([steps, rows, tf.constant(padded.length, tf.int64)]))
+    shaped.set_shape([*places.shape, padded.length])
+    return shaped
 
 
 def _joined(texts: Tensor, dtype: np.dtype[Any]) -> Tensor:

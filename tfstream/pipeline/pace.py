@@ -57,21 +57,15 @@ class Pace:
         return self.batches(start, self.end(start)) < self.keras_steps
 
     def stop(self, start: int) -> int:
-        """Where an iterator that begins at `start` ends.
+        """Where an iterator that begins at `start` ends: with the first epoch of Keras that is cut.
 
-        Keras goes on with the same iterator after an epoch that got all it asked for, until it had
-        `stream_steps` batches of it. So it ends with the first epoch that gets fewer, but not
-        between others, where the next epoch would find nothing.
+        One that gets all it asks for has the next go on with the same iterator.
         """
-        stream_end = (start // self.stream_steps + 1) * self.stream_steps
-        if self.keras_steps == self.stream_steps:
-            return stream_end
         if self.is_cut(start):
             return self.end(start)
-        is_even = self.stream_steps % self.keras_steps == 0
-        whole = start + self.stream_steps if is_even else stream_end
+        stream_end = (start // self.stream_steps + 1) * self.stream_steps
         hole = self.skips.first_from(start)
-        return whole if hole is None else min(whole, self.end(hole))
+        return stream_end if hole is None else min(stream_end, self.end(hole))
 
     def after(self, start: int, batches: int) -> int:
         """Where the run stands when an epoch of Keras that began at `start` asked for `batches`.

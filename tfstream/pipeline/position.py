@@ -159,7 +159,8 @@ class Position:
 
     def resume(self, step: int, member: StreamCallback) -> None:
         """Let the fit begin at a step of the run, and at the epoch of Keras that has it."""
-        self._resumed = step
+        # An epoch that is left out as a whole, as the first one of a fit, has no metrics to tell.
+        self._resumed = step = self._skips.after(step, 0)
         member.model._initial_epoch = self.pace_of(member).epoch_of(step)  # noqa: SLF001 - no other way
 
     def pace_of(self, member: StreamCallback) -> Pace:
@@ -256,7 +257,7 @@ class Position:
         if restored is not None:
             if self._pace.epoch_of(restored) != epoch:
                 raise ResumeError(
-                    f"the restored weights were trained for {restored} steps, which is in epoch "
+                    f"the restored weights go on at step {restored}, which is in epoch "
                     f"{self._pace.epoch_of(restored)}, but Keras begins at epoch {epoch}; put "
                     "BackupAndRestore before the callbacks of tfstream, and begin with a new "
                     "optimizer"
@@ -265,7 +266,7 @@ class Position:
         return self._pace.first_step(epoch) if origin is None else origin
 
     def _restored(self, member: StreamCallback) -> int | None:
-        """Steps that the weights were trained for which `BackupAndRestore` loaded, if it did."""
+        """The step that comes after the weights which `BackupAndRestore` loaded, if it did."""
         model = member.model
         epoch = getattr(model, "_initial_epoch", None)
         if epoch is None or self._resumed is not None:
@@ -274,7 +275,8 @@ class Position:
         if optimizer is None or hasattr(optimizer, "inner_optimizer"):
             # Loss scaling leaves steps uncounted.
             return self.pace_of(member).first_step(epoch)
-        return int(optimizer._iterations)  # noqa: SLF001 - `iterations` is divided by those that are accumulated
+        # `iterations` is divided by those that are accumulated.
+        return self._skips.after(0, int(optimizer._iterations))  # noqa: SLF001
 
     def _end_quiet(self) -> None:
         quiet, self._quiet = self._quiet, None

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -12,11 +13,17 @@ import pyarrow as pa
 from tfstream import storage
 from tfstream.errors import UsageError
 from tfstream.format import kept_statistics, reader
+from tfstream.format.check import Finding
 from tfstream.format.manifest import open_catalog
+from tfstream.format.recipe import Without
 from tfstream.format.schema import Schema
 from tfstream.format.statistics import ColumnStatistics
 from tfstream.format.subset import Subset
-from tfstream.pipeline.stream import Stream, StreamOptions
+from tfstream.pipeline.options import StreamOptions
+from tfstream.pipeline.stream import Stream
+
+if TYPE_CHECKING:
+    from tfstream.pipeline.serving import Preprocessor
 
 
 def open_shards(folder: str | os.PathLike[str], digest: str | None = None) -> Shards:
@@ -60,7 +67,7 @@ class Shards:
         """Statistics of each column over these rows.
 
         They are added up from the index; where conditions leave a part of a span of rows, see
-        DESIGN.md, the rows of that part are read, at each call.
+        DESIGN.md, the rows of that part are read, once.
         """
         return kept_statistics.describe(self.subset)
 
@@ -74,6 +81,36 @@ class Shards:
             UsageError: if the condition does not parse, or names a column that is not there.
         """
         return Shards(self.subset.where(condition))
+
+    def split(
+        self, fractions: Mapping[str, float], *, by: Literal["row", "group"], seed: int = 0
+    ) -> dict[str, Shards]:
+        """Parts without a common row, such as {"train": 0.9, "val": 0.1}, by name.
+
+        A row stays on its side whatever is appended, and whether conditions come before the split
+        or after it. By row, each block is divided, so the shares are exact to a row a block. By
+        group, rows of one key stay together; the shares are exact only where groups are many.
+        Nothing is read.
+
+        Args:
+            fractions: the share of each part; rows are left over if they are less than 1 in sum.
+            by: "row", or "group" for whole groups.
+            seed: 0 to 2^63 - 1; a split of a part draws anew, with the same seed too.
+
+        Raises:
+            UsageError: if fractions, `by` or seed are none.
+        """
+        parts = self.subset.split(fractions, by=by, seed=seed)
+        return {name: Shards(part) for name, part in parts.items()}
+
+    def without(self, findings: Iterable[Finding]) -> Shards:
+        """The rows that no finding of `verify` concerns; findings without rows change nothing."""
+        ranges = [
+            (finding.first_row, finding.stop_row)
+            for finding in findings
+            if finding.first_row is not None and finding.stop_row is not None
+        ]
+        return Shards(self.subset.without(Without.of(ranges))) if ranges else self
 
     def take(
         self, row_ids: Sequence[int] | np.ndarray, columns: Sequence[str] | None = None
@@ -121,3 +158,16 @@ class Shards:
             seed=seed,
             options=options or StreamOptions(),
         )
+
+    def preprocessor(self, stream: Stream) -> Preprocessor:
+        """What a stream of this data set makes of raw rows, as `stream.preprocessor` does.
+
+        Raises:
+            UsageError: if the stream is of another data set.
+        """
+        if stream.subset.catalog.digest != self.digest:
+            raise UsageError(
+                f"the stream is of the data set {stream.subset.catalog.folder}, not of "
+                f"{self.subset.catalog.folder}; ask the shards that it came from"
+            )
+        return stream.preprocessor()

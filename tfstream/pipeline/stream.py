@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import importlib
 import json
-import math
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tfstream.cursor import Cursor
 from tfstream.errors import CorruptionError, StorageError, UsageError
-from tfstream.format import expressions
+from tfstream.format import expressions, quality
+from tfstream.format.index_files import refuse_links
+from tfstream.format.layout import layout_of
 from tfstream.format.places import Places
 from tfstream.format.subset import Subset
-from tfstream.order import Spec
+from tfstream.pipeline import allocator, padding
 from tfstream.pipeline import features as featuring
 from tfstream.pipeline import label as labelling
-from tfstream.pipeline.features import NullPolicy
+from tfstream.pipeline.features import Forms
+from tfstream.pipeline.options import StreamOptions
+from tfstream.pipeline.ordering import spec_of
+from tfstream.share import WHOLE, Share
 from tfstream.skips import Skips
 
 if TYPE_CHECKING:
@@ -31,64 +36,10 @@ if TYPE_CHECKING:
 
     from tfstream.pipeline.control import Control
     from tfstream.pipeline.position import Position
+    from tfstream.pipeline.serving import Preprocessor
 
-_WINDOW_ROWS = 1 << 19
-_WINDOW_BYTES = 256 << 20
-_ORDERED_WINDOW_ROWS = 1 << 16
-"""Without a shuffle nothing is gained by more, but the first batch waits for it."""
-_STRETCHES = 8
 _PARALLELISM = 4
 """Windows that are made at the same time by default, at most: each is in memory."""
-
-_Shuffle = Literal["global", "none"]
-_Remainder = Literal["keep", "drop"]
-_NullLabel = Literal["error", "drop"]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamOptions:
-    """How a stream delivers. `packed`, `nulls` and the last three leave each step its rows."""
-
-    packed: bool = False
-    """Whether the features are one tensor (batch, k) float32 instead of a dict by column."""
-    shuffle: _Shuffle = "global"
-    """"none": in the order of the data set."""
-    window_rows: int | None = None
-    """Rows that are permuted together; by default 2^19, or what takes 256 MiB if that is less."""
-    stretches: int | None = None
-    """Equal parts of the epoch that are open at the same time; divides the batch size. By default
-    the greatest common divisor of 8 and the batch size."""
-    remainder: _Remainder = "keep"
-    """Whether the last rows of an epoch, fewer than a batch, are a batch."""
-    null_label: _NullLabel = "error"
-    """Whether rows without a label are refused or left out."""
-    nulls: Mapping[str, NullPolicy] = field(default_factory=dict)
-    """For a feature: "nan" (becomes float), "mask" (0 and a feature <name>_missing), a number."""
-    parallelism: int | None = None
-    """Windows that are made at the same time; by default the number of cores, from 2 to 4."""
-    prefetch: int = 16
-    """Batches that are ready ahead of training."""
-    skip_steps: Sequence[int | range] = ()
-    """Steps of the run that are left out, by number or range. The others keep their numbers and
-    rows, so an epoch has fewer batches, and cursors from before hold."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be.
-
-        Raises:
-            UsageError: with the name of the option.
-        """
-        choices = {"shuffle": _Shuffle, "remainder": _Remainder, "null_label": _NullLabel}
-        for name, allowed in choices.items():
-            if (value := getattr(self, name)) not in get_args(allowed):
-                raise UsageError(f"{name} must be one of {get_args(allowed)}, got {value!r}")
-        for name in ("window_rows", "stretches", "parallelism", "prefetch"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UsageError(f"{name} must be at least 1, got {value}")
-        Skips.of(self.skip_steps)
-        if self.shuffle == "none" and self.stretches not in (None, 1):
-            raise UsageError('shuffle="none" keeps one order, so stretches must be 1; leave it out')
 
 
 class Stream:
@@ -115,15 +66,32 @@ class Stream:
         self._weight = None if weight is None else labelling.parse_weight(catalog, weight)
         taken = () if self._label is None else expressions.columns(self._label)
         self.features = featuring.choose(catalog.schema, features, (*taken, weight))
-        self.plan = featuring.plan(catalog, self.features, options.nulls, packed=options.packed)
+        forms = Forms(
+            packed=options.packed,
+            nulls=options.nulls,
+            padded=options.padded,
+            strings=options.strings,
+        )
+        self.plan = featuring.plan(catalog, self.features, forms)
         self.label_text, self.weight_text, self.options = label, weight, options
         self.skips = Skips.of(options.skip_steps)
         if label is not None:
             subset = labelling.without_nulls(subset, label, options.null_label)
         if weight is not None:
             labelling.check_weights(subset, weight)
+        for feature in self.plan:
+            if feature.padded:
+                padding.check_lengths(subset, feature.name, feature.padded)
         self.subset = subset
-        self.spec = _spec(subset, batch_size, seed, options)
+        self.layout = layout_of(
+            subset,
+            shuffle=options.shuffle,
+            batches=options.batches,
+            weights=tuple(options.weights.items()),
+            cut=(batch_size, options.remainder),
+        )
+        self.spec = spec_of(subset, self.layout, batch_size, seed, options)
+        self.share = WHOLE
 
     @property
     def steps_per_epoch(self) -> int:
@@ -136,13 +104,42 @@ class Stream:
         text = json.dumps(asdict(self.spec), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
+    def shard(self, index: int, count: int) -> Stream:
+        """The part of one of several data-parallel workers: same spec, digest and steps.
+
+        Side by side, the parts of a step are its batch, for any count that divides the stretches
+        (with shuffle="none" the batch size: a part is a slice, and each worker reads all blocks).
+        With remainder="keep" elements are (features, label, weight), weight float32: the shorter
+        batch is filled up to equal parts with rows of weight 0.
+
+        Args:
+            index: 0 to `count` - 1.
+            count: workers.
+
+        Raises:
+            UsageError: if there are no such parts, or rows must be filled up without a label.
+        """
+        return self._part(Share(index=index, count=count))
+
     def row_ids(self, epoch: int, step: int) -> np.ndarray:
         """Row ids of a step of an epoch, in the order of the batch; (rows,) int64. No TensorFlow.
+
+        Of a shard, its own rows; those that fill its last batch up are left out.
 
         Raises:
             UsageError: if the epoch has no such step.
         """
         return self._places.rows_of(epoch, step)
+
+    def shuffle_quality(self, epoch: int = 0) -> float:
+        """How well batches mix the groups; 1 is as good as uniform draws, more is worse.
+
+        The standard deviation over an epoch's batches of the batch mean of a group effect, divided
+        by the same under uniform draws of a batch from the epoch's rows. It is the expectation over
+        random effects and over the permutations inside the windows; the blocks are permuted as they
+        are in this epoch. Shorter batches at the end do not count. Nothing is read.
+        """
+        return quality.quality_of(self.subset, self.spec, self.layout, epoch)
 
     def cursor(self, step: int) -> Cursor:
         """The place of a step that is counted over the run, with what it belongs to.
@@ -181,7 +178,11 @@ class Stream:
         return made
 
     def dataset(
-        self, *, epochs: range | None = None, start: Cursor | None = None
+        self,
+        *,
+        epochs: range | None = None,
+        start: Cursor | None = None,
+        map: Callable[..., Any] | None = None,  # noqa: A002 - as tf.data calls it
     ) -> tf.data.Dataset:
         """The batches: (features, label[, weight]), or features alone without a label.
 
@@ -193,6 +194,10 @@ class Stream:
             start: where the next iterator, or the next fit with a callback of this stream, begins;
                 the epochs after it are whole. With `epochs`, what of them comes before is left out.
                 Nothing that comes before is read.
+            map: a function of (features, label[, weight]), or of the features alone without a
+                label, that gives what the model gets in place of a batch. It runs in the graph, on
+                several batches at the same time, in their order. Length, position and lineage stay
+                those of the stream: fingerprints are taken before it.
 
         Raises:
             UsageError: if `epochs` has a negative number or none, or not the epoch of `start`.
@@ -210,17 +215,27 @@ class Stream:
                 raise UsageError(f"start is in epoch {start.epoch}, which is not in {epochs}")
             epochs = epochs[epochs.index(start.epoch) :]
         self._check_shards()
+        allocator.keep_buffers()
         graph = importlib.import_module("tfstream.pipeline.graph")
         wrapped = importlib.import_module("tfstream.pipeline.dataset").StreamDataset
         elements = graph.Elements(
             features=self.plan,
-            packed=self.options.packed,
+            packed=self.options.packed is True,
             label=self._label,
             weight=self._weight,
+            padded=self._is_padded,
         )
         cores = os.cpu_count() or 2
         parallelism = self.options.parallelism or max(2, min(cores, _PARALLELISM))
-        plan, steps = graph.Plan(self.subset, self.spec, elements, self.skips), self.steps_per_epoch
+        plan = graph.Plan(
+            self.subset,
+            self.spec,
+            elements,
+            layout=self.layout,
+            skips=self.skips,
+            share=self.share,
+        )
+        steps = self.steps_per_epoch
         if epochs is None:
             if start is not None:
                 self.control.start_at(first_step)
@@ -232,28 +247,103 @@ class Stream:
             skipped = sum(self.skips.count(e * steps, (e + 1) * steps) for e in epochs)
             skipped -= self.skips.count(first_step - before, first_step)
             control, length = None, len(epochs) * steps - before - skipped
+        for change in (self._finish, map):
+            if change is not None:
+                made = made.map(change, num_parallel_calls=parallelism, deterministic=True)
         made = made.prefetch(self.options.prefetch)
-        return wrapped(made, length, control)
+        return wrapped(made, length * self.share.replicas, control)
+
+    def dataset_for(
+        self, context: tf.distribute.InputContext, *, epochs: range | None = None
+    ) -> tf.data.Dataset:
+        """This worker's batches for `strategy.distribute_datasets_from_function`.
+
+        A step has one element for each replica of the worker, one after the other. TensorFlow's
+        own sharding is off.
+
+        Args:
+            context: which worker it is, and how many replicas there are.
+            epochs: as in `dataset`.
+
+        Raises:
+            UsageError: as `shard` and `dataset`.
+        """
+        pipelines = context.num_input_pipelines
+        share = Share(
+            index=context.input_pipeline_id,
+            count=pipelines,
+            replicas=context.num_replicas_in_sync // pipelines,
+        )
+        return importlib.import_module("tfstream.pipeline.dataset").unsharded(
+            self._part(share).dataset(epochs=epochs)
+        )
 
     def keras_inputs(self) -> tuple[keras.KerasTensor, keras.KerasTensor]:
         """Keras inputs as a dict by name, and all features encoded by statistics, (batch, k).
 
-        The statistics are those of this subset's groups. Numbers are normalised, with 0 and an
-        indicator where a value is missing; codes are embedded; values that the subset's groups do
-        not have share the embedding of the unseen.
-        Packed features are one input, which stands in place of the dict.
+        The statistics are those of this subset's rows; of items of lists and tensors, those of 16
+        of its blocks. Numbers are normalised, with 0 and an indicator where a value is missing;
+        codes and text are embedded, and values that the subset does not have share the embedding
+        of the unseen; text without codes is hashed into as many bins as it has values, at most
+        2^18. Of a list there is the mean of its items, so encoded, and how many there are.
+        Where all features are packed, one input stands in place of the dict.
 
         Raises:
-            UsageError: if a feature is uncoded text.
+            UsageError: if a coded text cannot be kept by a Keras layer.
         """
         made: tuple[keras.KerasTensor, keras.KerasTensor] = importlib.import_module(
             "tfstream.pipeline.inputs"
-        ).keras_inputs(self.subset, self.plan, packed=self.options.packed)
+        ).keras_inputs(self.subset, self.plan, packed=self.options.packed is True)
         return made
+
+    def preprocessor(self) -> Preprocessor:
+        """What this stream makes of its source's rows, to be a part of a model for serving.
+
+        Raises:
+            UsageError: if a coded text cannot be kept by a Keras layer.
+        """
+        made: Preprocessor = importlib.import_module("tfstream.pipeline.serving").preprocessor(
+            self.subset.catalog, self.plan, packed=self.options.packed is True
+        )
+        return made
+
+    @property
+    def _finish(self) -> Callable[..., Any] | None:
+        """What can only be done to a batch by itself; None if there is nothing."""
+        if not any(f.padded and f.padded.length is None for f in self.plan):
+            return None
+        finished = importlib.import_module("tfstream.pipeline.lists").finished
+
+        def finish(features: dict[str, Any], *others: Any) -> Any:  # noqa: ANN401 - tensors
+            made = finished(features, self.plan)
+            return (made, *others) if others else made
+
+        return finish
 
     @cached_property
     def _places(self) -> Places:
-        return Places(self.subset, self.spec)
+        return Places(self.subset, self.spec, self.share)
+
+    @property
+    def _is_padded(self) -> bool:
+        is_shared = self.share.count * self.share.replicas > 1
+        return is_shared and self.options.remainder == "keep"
+
+    def _part(self, share: Share) -> Stream:
+        """The same stream, with a share of its own."""
+        if self.share != WHOLE:
+            raise UsageError("this stream is a share already; share the whole stream instead")
+        share.check(self.spec)
+        part = copy.copy(self)
+        part.share = share
+        for name in ("control", "position", "_places"):
+            part.__dict__.pop(name, None)
+        if part._is_padded and self._label is None:  # noqa: SLF001 - a stream as well
+            raise UsageError(
+                "several workers fill the last batch up with rows of weight 0, which need a label; "
+                'name a label or set remainder="drop"'
+            )
+        return part
 
     def _check_shards(self) -> None:
         """Refuse shards that are missing or have another length, before training starts."""
@@ -261,6 +351,7 @@ class Stream:
         sizes = catalog.shards["size_bytes"].to_numpy()
         for shard in np.unique(catalog.block_shard[self.subset.blocks]):
             path = catalog.shard_path(int(shard))
+            refuse_links(catalog.folder, path)
             try:
                 found = path.stat().st_size
             except OSError as error:
@@ -273,41 +364,3 @@ class Stream:
                     f"the shard {path} has {found} bytes, expected {sizes[shard]}; "
                     "restore it or convert again"
                 )
-
-
-def _spec(subset: Subset, batch_size: int, seed: int, options: StreamOptions) -> Spec:
-    """The order, with its defaults filled in."""
-    global_ = options.shuffle == "global"
-    stretches = options.stretches or (math.gcd(_STRETCHES, batch_size) if global_ else 1)
-    return Spec(
-        subset=subset.digest,
-        rows=subset.rows,
-        blocks=len(subset.blocks),
-        batch_size=batch_size,
-        remainder=options.remainder,
-        shuffle=options.shuffle,
-        window_steps=window_steps(
-            subset.rows // batch_size,
-            batch_size,
-            options.window_rows or _window_rows(subset, options),
-        ),
-        stretches=stretches,
-        seed=seed,
-    )
-
-
-def window_steps(full_steps: int, batch_size: int, rows: int) -> int:
-    """Steps of a window of at most `rows` rows, for windows of an epoch that are about equal."""
-    most = max(1, rows // batch_size)
-    return math.ceil(full_steps / math.ceil(full_steps / most)) if full_steps else 1
-
-
-def _window_rows(subset: Subset, options: StreamOptions) -> int:
-    """Rows of a window by default: what its blocks take in memory is bounded."""
-    catalog = subset.catalog
-    read = int(catalog.block_rows[subset.blocks].sum())
-    if not read:
-        return 1
-    row_bytes = max(1, int(catalog.block_size[subset.blocks].sum()) // read)
-    most = _WINDOW_ROWS if options.shuffle == "global" else _ORDERED_WINDOW_ROWS
-    return min(most, _WINDOW_BYTES // row_bytes) * subset.rows // read

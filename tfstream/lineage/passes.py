@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from tfstream.errors import UsageError
 from tfstream.lineage import tally
-from tfstream.lineage.records import Steps, Test
+from tfstream.lineage.records import Checked, Steps
 
 if TYPE_CHECKING:
     from tfstream.pipeline.stream import Stream
 
 
-class Tests:
+class Passes:
     """Counts the batches of a stream pass by pass; each goes on where the one before it ended."""
 
     def __init__(self, stream: Stream) -> None:
@@ -32,7 +32,7 @@ class Tests:
         """So many batches of the pass are done."""
         self._batches = max(self._batches, batches)
 
-    def end(self, phase: str, at_step: int) -> list[Test]:
+    def end(self, phase: str, at_step: int) -> list[Checked]:
         """What the pass consumed.
 
         Raises:
@@ -55,7 +55,7 @@ class Tests:
             )
         now = time.time()
         return [
-            Test(phase=phase, at_step=at_step, steps=Steps(piece=piece, time_s=now))
+            Checked(phase=phase, at_step=at_step, steps=Steps(piece=piece, time_s=now))
             for piece in pieces
         ]
 
