@@ -211,6 +211,31 @@ def verify(
     screen.say(f"no finding in {folder}")
 
 
+@app.command()
+def bench(
+    out: Folder,
+    batch_size: Annotated[int, typer.Option(help="Rows of a batch.")] = 1024,
+    features: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Column to deliver; once a column.")
+    ] = None,
+    rows: Annotated[int, typer.Option(help="About how many rows to read.")] = 2_000_000,
+    *,
+    packed: Annotated[bool, typer.Option("--packed", help="As one tensor of numbers.")] = False,
+) -> None:
+    """Measure how fast a data set streams, which stage takes the time, and which knob helps."""
+    from tfstream.pipeline.options import StreamOptions
+    from tfstream.pipeline.shards import open_shards
+
+    options = StreamOptions(packed=packed)
+    stream = open_shards(out).stream(batch_size=batch_size, features=features, options=options)
+    screen, found = Screen(), stream.speed(rows=rows)
+    rates = f"{found.rows_per_s:,.0f} rows/s, {found.mb_per_s:,.0f} MB/s"
+    screen.say(f"{rates}, {found.cpu_seconds / found.seconds:.1f} cores at work")
+    for stage in found.stages:
+        screen.say(f"  {stage.name:<10}{stage.seconds / found.seconds:>5.0%}")
+    screen.say(f"{found.slowest.name} binds: {found.advice}")
+
+
 for question in questions.COMMANDS:
     app.command()(question)
 

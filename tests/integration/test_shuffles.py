@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 import tfstream
+from tfstream.cursor import parse_spec
 from tfstream.errors import DataError, UsageError
-from tfstream.lineage import description
 from tfstream.spec import Spec
 
 GROUPS = [50, 3, 1, 40, 7, 100, 2, 33]
@@ -153,15 +153,12 @@ def test_options_that_contradict_are_refused(
         ("batches", "each", "expected 'mixed' or 'group', found 'each'"),
     ],
 )
-def test_a_wrong_spec_is_refused_with_its_field(
-    tmp_path: Path, field: str, value: Any, message: str
-) -> None:
+def test_a_wrong_spec_is_refused_with_its_field(field: str, value: Any, message: str) -> None:
     """The path leads to the value."""
     values = {"subset": "s", "rows": 9, "blocks": 2, "batch_size": 4, "remainder": "keep", "shuffle": "global",
               "window_steps": 1, "stretches": 1, "seed": 0}  # fmt: skip
-    parser = description._Parser(tmp_path)
-    assert parser.spec(values, "spec") == Spec(**values)
+    assert parse_spec(values, "spec") == Spec(**values)
     with pytest.raises(DataError) as refused:
-        parser.spec(values | {field: value}, "spec")
+        parse_spec(values | {field: value}, "spec")
     assert message in str(refused.value)
     assert f"spec.{field}" in str(refused.value)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -20,7 +20,7 @@ from tfstream.fingerprint import fingerprints
 from tfstream.format import expressions
 from tfstream.format.subset import Subset
 from tfstream.order import Spec
-from tfstream.pipeline import decode, records
+from tfstream.pipeline import bitmaps, decode, records
 from tfstream.pipeline.arrays import TENSORFLOW
 from tfstream.pipeline.columns import Tables, WindowColumns
 from tfstream.pipeline.control import Control
@@ -32,6 +32,9 @@ Tensor = Any
 
 _PICKED_ROWS = 8_192
 """Rows that are picked at once: what fits a core's cache is soon cut into batches."""
+
+Part = Literal["order", "reading", "decoding"]
+"""How far a window is made; each includes those before it."""
 
 _as_is = tf.autograph.experimental.do_not_convert
 """There is no Python control flow over tensors, and what AutoGraph rewrites is slow to trace."""
@@ -107,7 +110,7 @@ class Plan:
         self.paths = tf.constant(
             [str(catalog.folder / path) for path in catalog.shards["path"].to_pylist()]
         )
-        self.bitmaps = _bitmaps(subset)
+        self.bitmaps = bitmaps.bitmaps_of(subset)
         self.layout = None if layout is None else layout.mapped(tf.constant)
         self.needed = _needed(self)
 
@@ -153,6 +156,17 @@ def stateless_batches(
     plan: Plan, epochs: range, first_step: int, *, parallelism: int
 ) -> tf.data.Dataset:
     """The batches of some epochs, one after the other, from a step of the first on; no state."""
+    made = stateless_windows(plan, epochs, first_step, parallelism=parallelism)
+    # TensorFlow takes the reading of blocks for a state, and would refuse checkpoints.
+    options = tf.data.Options()
+    options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
+    return _picked(plan, made, parallelism=parallelism).with_options(options)
+
+
+def stateless_windows(
+    plan: Plan, epochs: range, first_step: int, *, parallelism: int, until: Part = "decoding"
+) -> tf.data.Dataset:
+    """The windows that they are picked from, or what there is of them after an earlier part."""
     steps = plan.spec.steps_per_epoch
 
     def begin(epoch: Tensor) -> tuple[Tensor, ...]:
@@ -161,15 +175,16 @@ def stateless_batches(
         return epoch, start, tf.constant(steps, tf.int64), zero, tf.constant(value=False)
 
     source = tf.data.Dataset.range(epochs.start, epochs.stop, epochs.step).map(_as_is(begin))
-    made = _windows(plan, source, parallelism=parallelism, fingerprinted=False)
-    # TensorFlow takes the reading of blocks for a state, and would refuse checkpoints.
-    options = tf.data.Options()
-    options.experimental_external_state_policy = tf.data.experimental.ExternalStatePolicy.IGNORE
-    return _picked(plan, made, parallelism=parallelism).with_options(options)
+    return _windows(plan, source, parallelism=parallelism, fingerprinted=False, until=until)
 
 
 def _windows(
-    plan: Plan, epochs: tf.data.Dataset, *, parallelism: int, fingerprinted: bool
+    plan: Plan,
+    epochs: tf.data.Dataset,
+    *,
+    parallelism: int,
+    fingerprinted: bool,
+    until: Part = "decoding",
 ) -> tf.data.Dataset:
     """Every window, prepared, from (epoch, start and stop in it, generation, tap); in order."""
     spec = plan.spec
@@ -199,7 +214,7 @@ def _windows(
 
     def make(*values: Tensor) -> Any:  # noqa: ANN401 - nested tensors
         place, sequence = _Place(*values[:6]), order.Epoch(*values[6:])
-        return _window(plan, place, sequence, fingerprinted=fingerprinted)
+        return _window(plan, place, sequence, fingerprinted=fingerprinted, until=until)
 
     return epochs.flat_map(_as_is(windows_of)).map(
         _as_is(make), num_parallel_calls=parallelism, deterministic=True
@@ -264,8 +279,13 @@ def _needed(plan: Plan) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: bool) -> Any:  # noqa: ANN401
-    """A window, prepared; with fingerprints, (window, entry of the queue, tap)."""
+def _window(
+    plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: bool, until: Part
+) -> Any:  # noqa: ANN401 - nested tensors
+    """A window, prepared; with fingerprints, (window, entry of the queue, tap).
+
+    Or what there is after an earlier part, for measurements.
+    """
     spec = plan.spec
     share, layout = plan.share, plan.layout
     found = order.window_of(
@@ -273,13 +293,17 @@ def _window(plan: Plan, place: _Place, sequence: order.Epoch, *, fingerprinted: 
     )
     run_steps, wanted = _wanted(plan, place)
     picks = tf.boolean_mask(found.picks, wanted)
+    if until == "order":
+        return found.blocks, picks
     blocks, headers = records.read(plan, found.blocks)
+    if until == "reading":
+        return picks, blocks
     rows = plan.rows(found.blocks)
     longest = tf.reduce_max(rows)
     mask = tf.range(longest)[tf.newaxis] < rows[:, tf.newaxis]
     if plan.bitmaps is not None:
         line, lines = plan.bitmaps
-        mask &= _bits(tf.gather(lines, tf.gather(line, found.blocks)), longest)
+        mask &= bitmaps.bits(tf.gather(lines, tf.gather(line, found.blocks)), longest)
     table = tf.where(tf.reshape(mask, [-1]))[:, 0]
     steps = tf.shape(picks)[0]
     width = share.width(spec) // share.replicas
@@ -358,23 +382,3 @@ def _if(tap: Tensor, steps: Tensor, values: Callable[[], Tensor] | None) -> Tens
         lambda: fingerprints(TENSORFLOW, tf.cast(values(), tf.uint64)),
         lambda: tf.zeros([steps], tf.uint64),
     )
-
-
-def _bits(lines: Tensor, width: Tensor) -> Tensor:
-    """The first `width` bits of each line, lowest bit first; (lines, width) bool."""
-    shifts = tf.constant(np.arange(8), tf.uint8)
-    bits = tf.bitwise.bitwise_and(tf.bitwise.right_shift(lines[:, :, tf.newaxis], shifts), 1)
-    return tf.reshape(bits, [tf.shape(lines)[0], -1])[:, :width] > 0
-
-
-def _bitmaps(subset: Subset) -> tuple[Tensor, Tensor] | None:
-    """For each block its line in a matrix that tells which rows are kept; None if all are.
-
-    The last line, for the blocks that are kept whole, has all bits set.
-    """
-    if not len(subset.lines):
-        return None
-    full = np.full((1, subset.lines.shape[1]), 255, np.uint8)
-    lines = np.concatenate([subset.lines, full])
-    line = np.where(subset.line < 0, len(subset.lines), subset.line)
-    return tf.constant(line, tf.int32), tf.constant(lines)
