@@ -49,7 +49,8 @@ def source_rows(catalog: Catalog, source: int, rows: np.ndarray) -> pa.Table:
             typed = partition.retyped(schema) if sources.kind.name == "CSV" else partition
             for piece in typed.read(schema):
                 wanted = np.isin(piece.source_rows, rows)
-                found.append(piece.table.filter(pa.array(wanted)))
+                # Text that a file holds as a dictionary is still one here.
+                found.append(piece.table.filter(pa.array(wanted)).cast(schema))
                 places.append(piece.source_rows[wanted])
         first += count
     ordered = np.concatenate(places)
