@@ -18,6 +18,8 @@ import tensorflow as tf
 import tfstream
 from tfstream.errors import CorruptionError, DataError, ResumeError, UsageError
 from tfstream.lineage import log
+from tfstream.lineage.records import Steps
+from tfstream.lineage.tally import Piece
 
 ROWS, BATCH = 290, 16
 STEPS = -(-ROWS // BATCH)
@@ -375,10 +377,13 @@ def test_a_log_that_lies_is_found(folder: Path, tmp_path: Path) -> None:
     found = log.read(path)
     path.unlink()
     writer = log.Writer(path, found.attempt)
-    rows, labels = found.pieces[0].row_fingerprints, found.pieces[0].label_fingerprints
+    rows, labels = (
+        found.consumed[name].to_numpy().copy() for name in ("row_fingerprint", "label_fingerprint")
+    )
     rows[3] += 1
     labels[5] += 1
-    writer.append(found.pieces, found.windows)
+    piece = Piece(first_step=0, generation=1, row_fingerprints=rows, label_fingerprints=labels)
+    writer.append([*found.windows, Steps(piece=piece, time_s=0.0)])
     run = tfstream.open_run(tmp_path / "run")
     assert [f.where for f in run.verify()] == ["attempt-000.log, step 3"]
     assert [f.where for f in run.verify(deep=True)] == [

@@ -93,7 +93,7 @@ def test_the_page_renders_and_a_click_opens_the_rows_of_a_step(
 
     browser.get(page.as_uri())
     plots = browser.find_elements(By.CSS_SELECTOR, ".js-plotly-plot")
-    assert len(plots) == 4
+    assert len(plots) == 6
     WebDriverWait(browser, 30).until(
         lambda _: all(plot.find_elements(By.CSS_SELECTOR, ".main-svg") for plot in plots)
     )

@@ -63,7 +63,7 @@ class LineageCallback(StreamCallback):
         Args:
             folder: the run's; a new one, or that of an earlier attempt with the same streams.
             stream: what the model is trained on.
-            validation: what it is validated on.
+            validation: what it is validated on; its steps are logged unless it is `stream` itself.
             metrics: names of metrics to log by step, such as "loss". The loss is that of the step;
                 others are as Keras tells them, mostly over the epoch so far. With several steps an
                 execution the last one has them. Keras then waits for every step.
@@ -149,7 +149,8 @@ class LineageCallback(StreamCallback):
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Begin a validation, or a test outside of `fit`."""
         del logs
-        if self._validation is None:
+        # What validates on the training's own stream takes batches that nobody has counted.
+        if self._validation is None or self._validation is self._stream:
             return
         if self._test is None:
             self._test = Passes(self._validation)

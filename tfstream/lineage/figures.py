@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from tfstream.errors import UsageError
+from tfstream.lineage.table import STEPS
 
 if TYPE_CHECKING:
     from tfstream.lineage.run import Run
@@ -21,6 +22,8 @@ _POINTS = 4_000
 """Points of a line at most; what lies between is averaged."""
 _BINS, _LINES = 200, 60
 """Columns and lines of the heat map at most."""
+_FEWEST_TIMES = 2
+"""What is written between two times has a rate; the first one has no beginning."""
 _BLUE, _GREY, _RED = "#2563a8", "#9aa7b4", "#c2492f"
 
 
@@ -49,10 +52,10 @@ def column(table: pa.Table, name: str) -> np.ndarray | None:
 def scalars(run: Run) -> Iterator[Section]:
     """A line for each metric that was logged a step, and the throughput where times were."""
     seen = run.seen
-    known = {"attempt", "step", "epoch", "step_in_epoch", "rows", "window", "time_s"}
+    known = set(STEPS.names)
     steps = seen["step"].to_numpy()
     for name in seen.column_names:
-        values = column(seen, name) if name not in known and "fingerprint" not in name else None
+        values = None if name in known else column(seen, name)
         if values is not None:
             lines = [_line(steps, values)]
             yield (
@@ -61,8 +64,29 @@ def scalars(run: Run) -> Iterator[Section]:
                 _drawn(lines, x="step", y=name),
             )
     times = column(seen, "time_s")
-    if times is not None:
+    if times is not None and len(np.unique(times)) > _FEWEST_TIMES:
         yield _throughput(steps, seen["rows"].to_numpy(), times)
+
+
+def waits(run: Run) -> Section:
+    """How long training waited for each window."""
+    windows, spec = run.windows, run.description.training.spec
+    epochs, numbers = windows["epoch"].to_pylist(), windows["window"].to_pylist()
+    firsts = [
+        epoch * spec.steps_per_epoch + spec.first_step(number)
+        for epoch, number in zip(epochs, numbers, strict=True)
+    ]
+    bar = {
+        "type": "bar",
+        "x": firsts,
+        "y": windows["wait_s"].to_pylist(),
+        "marker": {"color": _BLUE},
+    }
+    return (
+        "Input wait",
+        "Seconds that training waited for the rows of each window, by its first step.",
+        _drawn([bar], x="step", y="s", height=220),
+    )
 
 
 def timeline(run: Run) -> Section:

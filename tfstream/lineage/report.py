@@ -80,6 +80,7 @@ def _page(run: Run) -> Iterator[str]:
     facts = _Facts(run)
     for heading, note, figure in (
         *figures.scalars(run),
+        figures.waits(run),
         figures.timeline(run),
         figures.coverage(run.coverage()),
         figures.composition(facts.labels, facts.shares),
