@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import Any
 
 from tfstream.errors import UsageError
 from tfstream.lineage import tally
 from tfstream.lineage.records import Checked, Steps
 
-if TYPE_CHECKING:
-    from tfstream.pipeline.stream import Stream
-
 
 class Passes:
     """Counts the batches of a stream pass by pass; each goes on where the one before it ended."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Any) -> None:  # noqa: ANN401 - of the pipeline, which is not loaded
         """Before the first pass."""
         self._stream = stream
         self._start = self._batches = 0
