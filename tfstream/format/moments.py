@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from tfstream.format import distinct
 
 _LONG_ROW = 512
+_FAR = 2.0**62
+_WIDE_BYTES = 8
 _STRIP_VALUES = 1 << 16
 """Values that are looked at at once, so that they stay in the cache."""
 _LONG_SPANS = 8
@@ -26,11 +28,21 @@ class Moments:
         self._top = np.array(np.inf if floating else np.iinfo(dtype).max, dtype)
         self._bottom = np.array(-np.inf if floating else np.iinfo(dtype).min, dtype)
         shape = (spans, columns)
+        # Eight bytes of an integer are more than float64 holds: its moments are about an origin.
+        is_wide = dtype.kind in "iu" and dtype.itemsize == _WIDE_BYTES
+        self._origin = np.zeros(shape, dtype) if is_wide else None
         self.valid, self.mean, self.m2 = (np.zeros(shape) for _ in range(3))
         self.low, self.high = np.full(shape, self._top), np.full(shape, self._bottom)
         self.registers = np.zeros((*shape, distinct.REGISTERS), np.uint8)
         # One for all strips: it stays in the cache.
         self._buffer = np.empty((max(1, _STRIP_VALUES // columns), columns))
+
+    @property
+    def stored_mean(self) -> NDArray[Any]:
+        """The means; of integers of eight bytes what they are above the least value."""
+        if self._origin is None:
+            return np.asarray(self.mean)
+        return np.asarray(self.mean + (self._origin - self.low).view("<u8").astype(np.float64))
 
     @property
     def few(self) -> NDArray[Any]:
@@ -58,7 +70,10 @@ class Moments:
 
         with np.errstate(invalid="ignore", over="ignore"):
             wide = self._buffer[: len(strip)]
-            wide[:] = strip
+            if self._origin is None:
+                wide[:] = strip
+            else:
+                self._fill(wide, self._origin[spans], (strip, missing), cuts, spans)
             sums = reduced(np.add, wide)
             bad = missing
             # A sum of inf and -inf is NaN too.
@@ -93,6 +108,34 @@ class Moments:
         segment = np.repeat(np.arange(len(begins)), lengths) if len(begins) > 1 else begins
         distinct.update(self.registers[spans], bits(strip), segment, bad)
 
+    def _fill(
+        self,
+        wide: NDArray[Any],
+        origin: NDArray[Any],
+        values: tuple[NDArray[Any], NDArray[Any] | None],
+        cuts: NDArray[Any],
+        spans: slice,
+    ) -> None:
+        """Integers less the origin of their span, which is the least value of its first strip."""
+        strip, missing = values
+        low, high = strip, strip
+        if missing is not None:
+            low, high = np.where(missing, self._top, strip), np.where(missing, self._bottom, strip)
+        least, most = (
+            ufunc.reduceat(part, cuts[:-1], axis=0)
+            for ufunc, part in ((np.minimum, low), (np.maximum, high))
+        )
+        np.copyto(origin, least, where=self.valid[spans] == 0)
+        lengths = np.diff(cuts)
+        about = origin if len(lengths) == 1 else np.repeat(origin, lengths, axis=0)
+        wide[:] = (strip - about).view("<i8")
+        # So far apart that the difference wraps around, values have no digits to lose.
+        ends = (part.astype(np.float64) - origin.astype(np.float64) for part in (least, most))
+        far = np.any([np.abs(end) > _FAR for end in ends], axis=0)
+        if far.any():
+            apart = strip.astype(np.float64) - about.astype(np.float64)
+            np.copyto(wide, apart, where=np.repeat(far, lengths, axis=0))
+
 
 def strips(starts: NDArray[Any], columns: int) -> Iterator[tuple[int, NDArray[Any]]]:
     """Strips of rows of that many columns: the first span of each, and the cuts between its spans.
@@ -115,6 +158,18 @@ def strips(starts: NDArray[Any], columns: int) -> Iterator[tuple[int, NDArray[An
             cuts[0], cuts[-1] = start, min(start + rows, ends[last])
             yield first, cuts
         first = last
+
+
+def bases(least: NDArray[Any]) -> tuple[int, NDArray[Any]]:
+    """What `stored_mean` of spans is above: the least of all, and how far above it each span's is.
+
+    Args:
+        least: (spans,) the least value of each, at least one.
+    """
+    if least.dtype.kind not in "iu" or least.dtype.itemsize != _WIDE_BYTES:
+        return 0, np.zeros(len(least))
+    base = least.min()
+    return int(base), (least - base).view("<u8").astype(np.float64)
 
 
 def bits(values: NDArray[Any]) -> NDArray[Any]:

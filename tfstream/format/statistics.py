@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from tfstream.format import distinct
 from tfstream.format.hashing import hashes
-from tfstream.format.moments import Moments, bits, strips
+from tfstream.format.moments import Moments, bases, bits, strips
 from tfstream.format.schema import FIRST_CODE, NULL_CODE, Column, Schema
 
 STATISTICS = pa.schema(
@@ -37,11 +37,11 @@ STATISTICS = pa.schema(
     ]
 )
 """`first_row` is the row id that the span begins at, `count` its rows, of which `nulls` are null
-and `valid` neither null nor NaN. `min` and `max` are values as they are stored: the little-endian
-bytes of a number, or of a text, null where they are more than LONGEST_BOUND. `m2` is the sum of
-squared distances from the mean, both null where a value or the sum is infinite, `distinct` a
-sketch. Times count as integers, booleans as 0 and 1, decimals without their point, lists as their
-lengths; text has neither mean nor m2; tensors and coded columns have counts alone."""
+and `valid` neither null nor NaN. `min` and `max` are values as they are stored: little-endian bytes
+of a number, or of a text, null above LONGEST_BOUND. `m2` is the sum of squared distances from the
+mean, both null where they are infinite; the mean of integers of 8 bytes is told above `min`, since
+float64 does not hold them. `distinct` is a sketch. Times are integers, booleans 0 and 1, decimals
+without their point, lists their lengths; text has no mean, tensors and codes have counts alone."""
 
 VOCABULARY_COUNTS = pa.schema(
     [
@@ -151,9 +151,7 @@ def merge(
     """
     merged = {}
     of_entries, of_counts = _by_column(entries), _by_column(vocabulary_counts)
-    for column in schema.columns:
-        if column.name not in of_entries:
-            continue
+    for column in (column for column in schema.columns if column.name in of_entries):
         found = entries.take(of_entries[column.name])
         if column.coded:
             rows = of_counts.get(column.name, pa.array([], pa.int64()))
@@ -191,12 +189,14 @@ def _merged(column: Column, entries: pa.Table) -> ColumnStatistics:
     finite = len(entries) - entries["mean"].null_count == len(some)
     if valid and finite and column.dtype is not None and not column.shape:
         weights = counts[some].astype(np.float64)
-        means = entries["mean"].to_numpy()[some]
+        least = b"".join(entries["min"].take(pa.array(some)).to_pylist())
+        base, above = bases(np.frombuffer(least, column.dtype))
+        means = entries["mean"].to_numpy()[some] + above
         with np.errstate(invalid="ignore", over="ignore"):
             stored = float((weights * means).sum() / valid)
             m2 = entries["m2"].to_numpy()[some].sum() + (weights * (means - stored) ** 2).sum()
             divisor = 1.0 if column.is_list else column.divisor
-            mean, variance = stored / divisor, float(m2 / valid) / divisor**2
+            mean, variance = (base + stored) / divisor, float(m2 / valid) / divisor**2
     present = entries.take(pa.array(some))
     return ColumnStatistics(
         count=pc.sum(entries["count"]).as_py(),
