@@ -202,3 +202,18 @@ def test_what_is_infinite_has_no_mean(dtype: str, endless: list[float]) -> None:
     assert (y.mean, y.variance) == (3.5, 5.25)
     later = entries.filter(pa.compute.equal(entries["first_row"], 4))
     assert statistics.merge(schema, later, counts, {})["x"].mean == 0.0
+
+
+@pytest.mark.parametrize("type_", ["int64", "uint64", "timestamp[us]"])
+@pytest.mark.parametrize("base", [0, 2**60])
+def test_a_span_may_fall_below_the_values_that_it_begins_with(type_: str, base: int) -> None:
+    """A span of several strips, the least values last; alone, and with a span above it."""
+    schema = Schema((Column(name="n", type=type_),))
+    above = np.concatenate([np.arange(200_000)[::-1], np.full(1_000, 300_000)])
+    values = (above + base).astype(schema["n"].dtype)[:, np.newaxis]
+    starts = np.array([0, 200_000, 201_000])
+    entries, counts = statistics.compute(schema, [values], {}, {}, starts, 0)
+    for part, there in ((entries.slice(0, 1), above[:200_000]), (entries, above)):
+        found = statistics.merge(schema, part, counts, {})["n"]
+        assert found.mean == pytest.approx(base + there.mean(), rel=1e-15)
+        assert found.variance == pytest.approx(there.var(), rel=1e-12)

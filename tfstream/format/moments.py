@@ -31,18 +31,18 @@ class Moments:
         # Eight bytes of an integer are more than float64 holds: its moments are about an origin.
         is_wide = dtype.kind in "iu" and dtype.itemsize == _WIDE_BYTES
         self._origin = np.zeros(shape, dtype) if is_wide else None
-        self.valid, self.mean, self.m2 = (np.zeros(shape) for _ in range(3))
+        self.valid, self._mean, self.m2 = (np.zeros(shape) for _ in range(3))
         self.low, self.high = np.full(shape, self._top), np.full(shape, self._bottom)
         self.registers = np.zeros((*shape, distinct.REGISTERS), np.uint8)
         # One for all strips: it stays in the cache.
         self._buffer = np.empty((max(1, _STRIP_VALUES // columns), columns))
 
     @property
-    def stored_mean(self) -> NDArray[Any]:
+    def mean(self) -> NDArray[Any]:
         """The means; of integers of eight bytes what they are above the least value."""
         if self._origin is None:
-            return np.asarray(self.mean)
-        return np.asarray(self.mean + (self._origin - self.low).view("<u8").astype(np.float64))
+            return self._mean
+        return np.asarray(self._mean + (self._origin - self.low).view("<u8").astype(np.float64))
 
     @property
     def few(self) -> NDArray[Any]:
@@ -97,11 +97,11 @@ class Moments:
                 squares = reduced(np.add, np.multiply(wide, wide, out=wide))
             # Chan, Golub and LeVeque: moments of two samples together.
             total = self.valid[spans] + counts
-            delta = means - self.mean[spans]
+            delta = means - self._mean[spans]
             share = counts / np.maximum(total, 1)
             # In this order: the square of a large delta alone would overflow, and inf · 0 is NaN.
             self.m2[spans] += squares + delta * share * self.valid[spans] * delta
-            self.mean[spans] += delta * share
+            self._mean[spans] += delta * share
             self.valid[spans] = total
         self.low[spans] = np.minimum(self.low[spans], reduced(np.minimum, low))
         self.high[spans] = np.maximum(self.high[spans], reduced(np.maximum, high))
@@ -161,7 +161,7 @@ def strips(starts: NDArray[Any], columns: int) -> Iterator[tuple[int, NDArray[An
 
 
 def bases(least: NDArray[Any]) -> tuple[int, NDArray[Any]]:
-    """What `stored_mean` of spans is above: the least of all, and how far above it each span's is.
+    """What `Moments.mean` of spans is above: the least of all, and how far above it each span's is.
 
     Args:
         least: (spans,) the least value of each, at least one.
