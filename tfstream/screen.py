@@ -76,9 +76,23 @@ def print_table(table: pa.Table, form: Format) -> None:
     if form is Format.json:
         print(json.dumps(table.to_pylist(), indent=1, default=str, ensure_ascii=False))
         return
+    if form is Format.csv:
+        table = _flat(table)
     sys.stdout.flush()
     write = pcsv.write_csv if form is Format.csv else pq.write_table
     buffer = pa.BufferOutputStream()
     write(table, buffer)
     sys.stdout.buffer.write(buffer.getvalue())
     sys.stdout.buffer.flush()
+
+
+def _flat(table: pa.Table) -> pa.Table:
+    """The table with lists as JSON, since CSV has no place for them."""
+    for place, field in enumerate(table.schema):
+        if pa.types.is_nested(field.type):
+            texts = [
+                None if value is None else json.dumps(value, default=str, ensure_ascii=False)
+                for value in table.column(place).to_pylist()
+            ]
+            table = table.set_column(place, field.name, pa.array(texts, pa.string()))
+    return table

@@ -107,6 +107,16 @@ def test_an_evaluation_is_a_test(shards: tfstream.Shards, tmp_path: Path) -> Non
     assert set(run.tests["phase"].to_pylist()) == {"test"}
     assert run.tests.num_rows == len(spy.tested)
     assert run.seen.num_rows == STEPS
+    # The stream is free again: each new iterator takes an epoch, and nobody fills the queue.
+    assert len(list(validation.dataset())) == validation.steps_per_epoch
+    assert validation.control.pop() is None
+    spy.evaluate(validation.dataset(), callbacks=[callback], verbose=0)
+    again = tfstream.open_run(tmp_path / "run")
+    assert again.verify(deep=True) == []
+    assert (
+        again.tests["attempt"].to_pylist()
+        == [1] * validation.steps_per_epoch + [2] * validation.steps_per_epoch
+    )
 
 
 def test_a_validation_of_something_else_is_refused(shards: tfstream.Shards, tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "g": pa.array(rng.integers(0, 4, ROWS), mask=rng.random(ROWS) < 0.2),
             "x": rng.normal(size=ROWS).astype(np.float32),
             "word": pa.array(rng.choice(["a", "b", "c"], ROWS), mask=rng.random(ROWS) < 0.1),
+            "list": [[i] * (i % 3) for i in range(ROWS)],
         }
     )
     pq.write_table(table, folder / "source.parquet")
@@ -153,6 +154,10 @@ def test_composition_counts_groups_and_values(run: tfstream.Run) -> None:
     )
     with pytest.raises(UsageError, match="there is no column 'nothing'"):
         run.composition("nothing")
+    with pytest.raises(
+        UsageError, match="'list' is list<item: int64>, whose values are not counted"
+    ):
+        run.composition("list", steps=0)
 
 
 def test_steps_of_a_condition_are_those_of_its_rows(run: tfstream.Run) -> None:
@@ -261,7 +266,7 @@ def test_the_command_line_answers(folder: Path, run: tfstream.Run, tmp_path: Pat
     assert len(text.splitlines()) == 1 + run.rows(step=range(17, 19)).num_rows
     code, text = call("trace", where, "--step", "3", "--values", "--format", "csv")
     assert code == 0
-    assert text.splitlines()[0] == '"row_id","source","source_row","n","g","x","word"'
+    assert text.splitlines()[0] == '"row_id","source","source_row","n","g","x","word","list"'
     assert text.splitlines()[-1] == f"{BATCH} of {BATCH} rows equal their sources"
     code, text = call("find", where, "--where", "n in (7, 8)", "--count")
     assert code == 0

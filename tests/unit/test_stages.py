@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import tfstream
 from tests.streams import ROWS, converted, table
 from tfstream.pipeline.stages import KNOBS, Speed, Stage, stages_of
 
@@ -43,3 +44,11 @@ def test_a_stream_is_measured(tmp_path: Path) -> None:
     assert speed.cpu_seconds > 0
     sizes = stream.subset.catalog.block_size
     assert speed.block_bytes == pytest.approx(sizes.sum() * speed.rows / ROWS, rel=1e-3)
+
+
+def test_batches_of_one_group_are_measured_too(tmp_path: Path) -> None:
+    """No batch is full where every group is smaller."""
+    options = tfstream.StreamOptions(batches="group")
+    shards = converted(tmp_path, table(60))
+    speed = shards.stream(batch_size=32, features=["d"], options=options).speed(rows=100)
+    assert speed.rows >= 100

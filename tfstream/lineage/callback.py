@@ -185,7 +185,8 @@ class LineageCallback(StreamCallback):
         phase, at_step = ("validation", self._consumed) if in_fit else ("test", self._written)
         self._writer.append(self._test.end(phase, at_step))
         if not in_fit:
-            self._writer = None
+            self._test.close()
+            self._writer = self._test = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write down what is left of the epoch."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
+from tfstream.errors import UsageError
 from tfstream.format import expressions, reader
 from tfstream.lineage import whereabouts
 
@@ -31,7 +32,7 @@ def composition(run: Run, by: str | None, steps: Iterable[tuple[int, int, int]])
         step, the keys or the value, and rows, by step and value.
 
     Raises:
-        UsageError: if `by` does not parse or names a column that is not there.
+        UsageError: if `by` does not parse, names a column that is not there, or one of lists.
     """
     catalog = run.catalog
     parts = []
@@ -92,4 +93,9 @@ def _values(catalog: Catalog, by: str | None, row_ids: np.ndarray) -> pa.Table:
     if isinstance(key.value, expressions.Column) and key.value.name in catalog.manifest.keys:
         return pa.table({name: catalog.groups[key.value.name].take(pa.array(groups))})
     table = reader.take(catalog, row_ids, expressions.columns(key.value))
-    return pa.table({name: expressions.evaluate(key.value, table)})
+    values = expressions.evaluate(key.value, table)
+    if pa.types.is_nested(values.type) or pa.types.is_null(values.type):
+        raise UsageError(
+            f"{by!r} is {values.type}, whose values are not counted; name another column"
+        )
+    return pa.table({name: values})

@@ -128,8 +128,9 @@ def _steps_until(spec: Spec, windows: int) -> int:
 
 def _rows_until(spec: Spec, windows: int) -> int:
     epochs, rest = divmod(windows, spec.windows_per_epoch)
-    whole = spec.full_steps * spec.batch_size + spec.tail_rows
-    return epochs * whole + spec.first_step(rest) * spec.batch_size
+    # Of shorter batches before the last window of an epoch only that they have no more is known.
+    whole = spec.full_steps * spec.batch_size + spec.tail_rows + sum(spec.tails)
+    return epochs * whole + min(whole, spec.first_step(rest) * spec.batch_size)
 
 
 def _between(dataset: tf.data.Dataset, first: int, last: int) -> float:
