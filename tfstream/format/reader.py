@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 
 from tfstream.errors import CorruptionError, StorageError, UsageError
 from tfstream.format import block as blocks
-from tfstream.format import framing, index_files
+from tfstream.format import index_files
 from tfstream.format.manifest import Catalog
 from tfstream.format.schema import (
     FIRST_CODE,
-    HEADER,
     MASK,
     NULL_CODE,
     Column,
@@ -50,7 +49,7 @@ def read_block(catalog: Catalog, block: int, columns: Sequence[str] | None = Non
     schema = catalog.schema
     wanted = [schema[name] for name in (schema.names if columns is None else columns)]
     rows = int(catalog.block_rows[block])
-    with _checked(catalog, block) as features:
+    with _checked(catalog, block, wanted) as features:
         arrays = [_column(schema, column, features, rows, catalog) for column in wanted]
     return pa.table(arrays, names=[column.name for column in wanted])
 
@@ -90,7 +89,7 @@ def read_stored(catalog: Catalog, block: int, schema: Schema, keep: NDArray[Any]
         CorruptionError: if the bytes are not those that were written.
     """
     whole, rows = catalog.schema, len(keep)
-    with _checked(catalog, block) as features:
+    with _checked(catalog, block, schema.columns) as features:
         stored = {
             column.name: _packed(whole, column, features, rows)[keep]
             for column in schema.columns
@@ -108,31 +107,58 @@ def read_stored(catalog: Catalog, block: int, schema: Schema, keep: NDArray[Any]
 
 
 @contextmanager
-def _checked(catalog: Catalog, block: int) -> Iterator[dict[str, list[bytes]]]:
-    """The features of a block; what fails with them is told as damage."""
+def _checked(
+    catalog: Catalog, block: int, columns: Sequence[Column]
+) -> Iterator[dict[str, list[bytes]]]:
+    """The features of some columns of a block; what fails with them is told as damage."""
     path = catalog.shard_path(int(catalog.block_shard[block]))
     index_files.refuse_links(catalog.folder, path)
+    records, (start, stop) = _read_for(catalog, block, columns)
     try:
         with path.open("rb") as file:
-            file.seek(int(catalog.block_offset[block]))
+            file.seek(int(catalog.block_offset[block]) + start)
             # The index may be a stranger's: no room for more bytes than there are.
             there = os.fstat(file.fileno()).st_size
-            framed = file.read(min(int(catalog.block_size[block]), there))
+            framed = file.read(min(stop - start, there))
     except OSError as error:
         raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
     with _told(catalog, block):
-        yield decoded(catalog, block, framed)
+        yield decoded(catalog, block, framed, records)
 
 
-def decoded(catalog: Catalog, block: int, framed: bytes) -> dict[str, list[bytes]]:
+def _read_for(
+    catalog: Catalog, block: int, columns: Sequence[Column]
+) -> tuple[range, tuple[int, int]]:
+    """From the first record to the last that hold something of some columns, and their bytes."""
+    schema, where = catalog.schema, blocks.layout(catalog.schema)
+    names = {pack.name for pack in schema.packs if any(c.name in pack.columns for c in columns)}
+    names |= {MASK for column in columns if column.nullable}
+    for features in (schema.texts, schema.validities):
+        names |= {features[column.name] for column in columns if column.name in features}
+    found = [where.record_of(name) for name in names] or [0]
+    low, high = min(found), max(found) + 1
+    rows, size = int(catalog.block_rows[block]), int(catalog.block_size[block])
+    begins = [begin + width * rows for begin, width in where.records] + [size]
+    return range(low, high), (begins[low], begins[high])
+
+
+def decoded(
+    catalog: Catalog, block: int, framed: bytes, records: range | None = None
+) -> dict[str, list[bytes]]:
     """The features of a block from its framed bytes, checked.
+
+    Args:
+        catalog: the data set.
+        block: its ordinal.
+        framed: the bytes of consecutive records.
+        records: which ones; all if None.
 
     Raises:
         CorruptionError: if the bytes are not those that were written.
     """
     with _told(catalog, block):
-        features = blocks.decode(framing.unframe(framed))
-        _check_header(catalog, block, features[HEADER][0])
+        header, features = blocks.unframed(catalog.schema, framed, records)
+        _check_header(catalog, block, header)
         return features
 
 
@@ -178,8 +204,7 @@ def take(
     return pa.concat_tables(parts).take(pa.array(places)).combine_chunks()
 
 
-def _check_header(catalog: Catalog, block: int, data: bytes) -> None:
-    header = blocks.Header.decode(data)
+def _check_header(catalog: Catalog, block: int, header: blocks.Header) -> None:
     expected = blocks.Header(
         first_row=int(catalog.block_first[block]),
         rows=int(catalog.block_rows[block]),
