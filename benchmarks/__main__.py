@@ -8,12 +8,12 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from benchmarks import data, environments, jobs, report, runner
-from benchmarks.workload import JOBS, LARGE, UNKNOWN_WINDOW, Task, Workload
+from benchmarks.workload import JOBS, LARGE, OWN, UNKNOWN_WINDOW, Task, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -171,7 +171,8 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
         outcomes += measured
         # The notes tell the window, which is known only now.
         now = {entry.name: entry for entry in jobs.entries(job, base.workload)}
-        report.show_job(console, job, [now[entry.name] for entry in entries], measured)
+        show = report.show_figures if job in OWN else report.show_job
+        show(console, job, [now[entry.name] for entry in entries], measured)
     if options.save:
         console.print(f"saved to {report.save(outcomes, base.workload, where)}", soft_wrap=True)
     failed = [one for one in outcomes if one.problems]
@@ -207,11 +208,16 @@ def _in_turn(
     for repeat in range(1, repeats + 1):
         for entry in entries:
             outcome = runner.run_child(jobs.task_of(base, job, entry))
-            rate = outcome.fields.get("rows_per_s")
-            said = "; ".join(outcome.problems) or f"{rate / 1e6:.4f} M rows/s"
+            said = "; ".join(outcome.problems) or _said(outcome.fields)
             console.print(f"{job} {repeat}/{repeats} {entry.name}: {said}", markup=False)
             outcomes.append(outcome)
     return outcomes
+
+
+def _said(fields: dict[str, Any]) -> str:
+    if figures := fields.get("figures"):
+        return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    return f"{fields['rows_per_s'] / 1e6:.4f} M rows/s"
 
 
 if __name__ == "__main__":

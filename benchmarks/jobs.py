@@ -7,9 +7,9 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import contenders, data, environments, mixed_rows
+from benchmarks import cases, contenders, data, environments, mixed_rows
 from benchmarks.runner import Outcome, run_child
-from benchmarks.workload import CONVERSIONS, LARGE, SEED, Task, Workload
+from benchmarks.workload import CONVERSIONS, LARGE, OWN, SEED, Task, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,7 @@ _FUNCTIONS = {
     "fit": ("benchmarks.fitting", "run_fit"),
     "callback": ("benchmarks.fitting", "run_callback"),
     "groups": ("benchmarks.many_groups", "run"),
+    **dict.fromkeys(OWN, ("benchmarks.cases", "run")),
     **dict.fromkeys(CONVERSIONS, ("benchmarks.converting", "run")),
 }
 _CONVERTERS = {
@@ -73,6 +74,11 @@ def entries(job: str, workload: Workload) -> tuple[Entry, ...]:
         )
     if job in CONVERSIONS:
         return tuple(_conversions(job, workload))
+    if job in OWN:
+        return tuple(
+            Entry(name=name, rows=workload.rows, bytes_per_row=data.PACKED_BYTES, note=note)
+            for name, note in cases.JOBS[job].cases.items()
+        )
     if job == "callback":
         return tuple(
             Entry(name=name, rows=workload.rows, bytes_per_row=data.PACKED_BYTES, note=note)
@@ -181,9 +187,15 @@ def _check_space(task: Task) -> None:
 
 def prepare(base: Task, chosen: dict[str, list[Entry]]) -> Iterator[Outcome]:
     """Write, in children, whatever those who were chosen for each job read; the sources first."""
-    tasks = [task_of(base, job, entry) for job, found in chosen.items() for entry in found]
+    # Those with figures of their own keep what they need by themselves.
+    tasks = [
+        task_of(base, job, entry)
+        for job, found in chosen.items()
+        for entry in found
+        if job not in OWN
+    ]
     sources = [(task.source, task) for task in tasks]
-    if any(job not in CONVERSIONS for job in chosen):
+    if any(job not in (*CONVERSIONS, *OWN) for job in chosen):
         sources.append((base.source, base))
     for place, task in dict(sources).items():
         yield run_child(replace(task, action="prepare", contender=place.name, python=base.python))

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from rich.table import Table
 
+from benchmarks import cases
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -182,6 +184,37 @@ def show_job(
     console.print(table)
     if job == "callback":
         _show_cost(console, lines.get("without-callback"), lines.get("with-callback"))
+    for outcome in outcomes:
+        for problem in outcome.problems:
+            console.print(f"{job} {outcome.task.contender}: {problem}", markup=False)
+
+
+def show_figures(
+    console: Console, job: str, entries: Sequence[Entry], outcomes: Sequence[Outcome]
+) -> None:
+    """Print the table of a job with figures of its own, and what they come to."""
+    medians: dict[str, dict[str, float]] = {}
+    for entry in entries:
+        good = [o for o in outcomes if o.task.contender == entry.name and not o.problems]
+        if good:
+            names = good[0].fields["figures"]
+            medians[entry.name] = {
+                name: median(one.fields["figures"][name] for one in good) for name in names
+            }
+    described = cases.JOBS[job]
+    columns = list(dict.fromkeys(name for found in medians.values() for name in found))
+    table = Table(title=f"{job}: medians, in turn", caption=described.caption, title_justify="left")
+    table.add_column("case", no_wrap=True)
+    for name in (*columns, "peak MB"):
+        table.add_column(name, justify="right")
+    table.add_column("what", overflow="fold")
+    for name, found in medians.items():
+        cells = [f"{found[column]:,.4g}" if column in found else "-" for column in columns]
+        peak = median(one.peak_bytes for one in outcomes if one.task.contender == name)
+        table.add_row(name, *cells, f"{peak / _MEGA:,.0f}", described.cases[name])
+    console.print(table)
+    for sentence in described.sayings(medians):
+        console.print(sentence, markup=False)
     for outcome in outcomes:
         for problem in outcome.problems:
             console.print(f"{job} {outcome.task.contender}: {problem}", markup=False)

@@ -11,10 +11,13 @@ from pathlib import Path
 CONVERSIONS = ("convert", "mixed", "scale", "bounded")
 """Jobs that convert; each of their entries has its own number of rows."""
 
-LARGE = ("scale", "bounded", "groups")
+OWN = ("start", "epochs", "columns", "constant", "mixed-read", "mixing")
+"""Jobs with figures of their own; see `cases`."""
+
+LARGE = ("scale", "bounded", "groups", *OWN)
 """Jobs that must be named, since they take long; what they write is removed afterwards."""
 
-JOBS = ("read", "fit", "callback", *CONVERSIONS, "groups")
+JOBS = ("read", "fit", "callback", *CONVERSIONS, "groups", *OWN)
 
 SEED = 7
 """Seed of the rows and of every contender's shuffle."""
