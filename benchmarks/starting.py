@@ -114,9 +114,7 @@ def _plan(shards: tfstream.Shards) -> dict[str, Any]:
     serialized = len(whole._as_serialized_graph().numpy())  # noqa: SLF001 - there is no other
     seconds = time.perf_counter() - start
     announce_measured()
-    inside = len(np.unique(blocks)) == len(blocks) and blocks.numpy().max() < len(
-        large_subset.blocks
-    )
+    inside = len(np.unique(blocks)) == len(blocks) and blocks.numpy().max() < _BLOCKS
     return {
         "figures": {
             "first batch s": built + ordered,
