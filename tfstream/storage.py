@@ -15,6 +15,8 @@ from tfstream.errors import StorageError, UsageError
 
 _HASH_CHUNK = 1 << 20
 _FLUSHES = 32
+DRAFT = ".draft"
+"""How the names of files end that are being written."""
 
 
 def local_path(path: str | os.PathLike[str]) -> Path:
@@ -42,7 +44,7 @@ def publishing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
         StorageError: if it cannot be written; what was at `path` stays.
     """
     # No other attempt has this name, on another host or in another thread neither.
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}{DRAFT}")
     try:
         with _created(draft) as file:
             try:

@@ -12,11 +12,10 @@ import numpy as np
 
 from tfstream import storage
 from tfstream.errors import ResumeError, UsageError
-from tfstream.lineage import description, log, table, tally
+from tfstream.lineage import attempts, description, log, table, tally
 from tfstream.lineage.description import Description
 from tfstream.lineage.passes import Passes
 from tfstream.lineage.records import Attempt, End, Steps, WindowShards
-from tfstream.lineage.run import attempts_in, log_path
 from tfstream.lineage.told import Told
 from tfstream.pipeline.control import Entry
 from tfstream.pipeline.position import StreamCallback
@@ -62,7 +61,8 @@ class LineageCallback(StreamCallback):
 
         Args:
             folder: the run's; a new one, or that of an earlier attempt with the same streams.
-            stream: what the model is trained on.
+            stream: what the model is trained on. Of several workers each has a share, and a log of
+                its own in the same folder.
             validation: what it is validated on; its steps are logged unless it is `stream` itself.
             metrics: names of metrics to log by step, such as "loss". The loss is that of the step;
                 others are as Keras tells them, mostly over the epoch so far. With several steps an
@@ -70,8 +70,8 @@ class LineageCallback(StreamCallback):
             flush_steps: steps after which the log is written, at least 1.
 
         Raises:
-            UsageError: if `flush_steps` is less than 1, the stream is a worker's share, or a
-                metric has the name of a column of `Run.steps`.
+            UsageError: if `flush_steps` is less than 1, or a metric has the name of a column of
+                `Run.steps`.
         """
         super().__init__(stream)
         if flush_steps < 1:
@@ -80,11 +80,6 @@ class LineageCallback(StreamCallback):
             raise UsageError(
                 f"metrics is a list of names other than {', '.join(table.STEPS.names)}; "
                 f"got {metrics!r}"
-            )
-        if stream.share != WHOLE:
-            raise UsageError(
-                "the log of a run has no place for a worker's share of the batches yet; "
-                "give the callback the whole stream, and fit its dataset()"
             )
         self._folder = storage.local_path(folder)
         self._validation, self._flush_steps = validation, flush_steps
@@ -279,7 +274,8 @@ class LineageCallback(StreamCallback):
     def _begin(self, first_step: int, *, goes_on: bool) -> None:
         """Open the log."""
         run = self._describe()
-        number = max(attempts_in(self._folder), default=-1) + 1
+        share = self._stream.share
+        number = attempts.next_number(self._folder, share, first_step)
         attempt = Attempt(
             number=number,
             first_step=first_step,
@@ -289,8 +285,10 @@ class LineageCallback(StreamCallback):
             metrics=self._told.names,
             began_s=time.time(),
             goes_on=goes_on and number > 0,
+            share=share,
+            validation_share=WHOLE if self._validation is None else self._validation.share,
         )
-        self._writer = log.Writer(log_path(self._folder, number), attempt)
+        self._writer = log.Writer(attempts.log_path(self._folder, number, share), attempt)
         self._has_begun = True
         self._written, self._window_stop = attempt.first_step, -1
         self._next_publish_s = time.monotonic() + _PUBLISH_S
@@ -298,8 +296,8 @@ class LineageCallback(StreamCallback):
 
     def _last_step(self) -> int:
         """Where the attempts so far have ended."""
-        numbers = attempts_in(self._folder)
-        steps = [log.steps_of(log.read(log_path(self._folder, number))) for number in numbers]
+        found = attempts.leading(attempts.read_all(self._folder)).values()
+        steps = [log.steps_of(one) for one in found]
         return max((int(found.max()) + 1 for found in steps if len(found)), default=0)
 
     def _settle_in_time(self) -> None:
@@ -391,7 +389,9 @@ class LineageCallback(StreamCallback):
                     f"{self._folder} holds a run on other streams ({what}); give another folder"
                 )
             return
-        if self._folder.exists() and any(self._folder.iterdir()):
+        others = self._folder.iterdir() if self._folder.exists() else ()
+        # Another worker may be just writing the same description.
+        if any(not path.name.endswith(storage.DRAFT) for path in others):
             raise ResumeError(f"{self._folder} holds something else than a run; give a new folder")
         self._folder.mkdir(parents=True, exist_ok=True)
         description.write(self._folder, wanted)
