@@ -18,6 +18,8 @@ from tfstream.lineage.log import steps_of
 from tfstream.order import NUMPY, window_with
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tfstream.format.subset import Subset
     from tfstream.lineage.fed import Fed
     from tfstream.lineage.log import Log
@@ -49,6 +51,7 @@ def findings(run: Run, *, deep: bool) -> Iterator[Finding]:
     except TfstreamError as error:
         yield Finding(where=str(run.folder), what=str(error))
         return
+    yield from _check_attempts(run.folder, logs)
     for number, log in logs.items():
         yield from _check_log(number, log, run.description.digest)
     try:
@@ -78,6 +81,15 @@ def findings(run: Run, *, deep: bool) -> Iterator[Finding]:
         return
     names = {number: f"{name}, validation" for number, name in names.items()}
     yield from _check_steps(run.validation, _tested(logs), names, deep=deep)
+
+
+def _check_attempts(folder: Path, logs: Mapping[int, Log]) -> Iterator[Finding]:
+    """Name the logs that are gone; that of the last attempt is missed only by its Parquet file."""
+    published = {path.stem for path in folder.glob("attempt-*.parquet")}
+    numbered = {f"attempt-{number:03d}" for number in range(max(logs, default=-1) + 1)}
+    there = {log.path.stem for log in logs.values()}
+    for name in sorted((published | numbered) - there):
+        yield Finding(where=f"{name}.log", what="the log of this attempt is missing")
 
 
 def _check_log(number: int, log: Log, run: str) -> Iterator[Finding]:
