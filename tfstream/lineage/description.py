@@ -163,13 +163,19 @@ class _Parser:
         def optional(name: str) -> str | None:
             return None if found.get(name) is None else self.text(found[name], f"{field}.{name}")
 
+        spec = parse_spec(found.get("spec"), f"{self.path}: {field}.spec")
+        # Of the values as they stand there: a later tfstream may know more fields.
+        text = json.dumps(found["spec"], sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if found.get("spec_digest") != digest:
+            raise self.error(f"{field}.spec_digest", digest, found.get("spec_digest"))
         return Feed(
             dataset=self.text(found.get("dataset"), f"{field}.dataset"),
             folder=self.text(found.get("folder"), f"{field}.folder"),
             relative_folder=self.text(found.get("relative_folder"), f"{field}.relative_folder"),
             recipe=self.steps(found.get("recipe"), f"{field}.recipe"),
-            spec=parse_spec(found.get("spec"), f"{self.path}: {field}.spec"),
-            spec_digest=self.text(found.get("spec_digest"), f"{field}.spec_digest"),
+            spec=spec,
+            spec_digest=digest,
             features=self.texts(found.get("features"), f"{field}.features"),
             label=optional("label"),
             weight=optional("weight"),

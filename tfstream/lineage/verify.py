@@ -18,6 +18,8 @@ from tfstream.lineage.log import steps_of
 from tfstream.order import NUMPY, window_with
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tfstream.format.subset import Subset
     from tfstream.lineage.fed import Fed
     from tfstream.lineage.log import Log
@@ -51,6 +53,7 @@ def findings(run: Run, *, deep: bool) -> Iterator[Finding]:
         yield Finding(where=str(run.folder), what=str(error))
         return
     logs = [log for found in workers.values() for log in found]
+    yield from _check_attempts(run.folder, workers)
     yield from _check_logs(workers, run.description.digest)
     try:
         catalog = run.catalog
@@ -121,6 +124,17 @@ def _check_logs(workers: Mapping[int, Sequence[Log]], run: str) -> Iterator[Find
         for log in found:
             yield from _check_log(number, log, run)
         yield from _check_workers(found)
+
+
+def _check_attempts(folder: Path, workers: Mapping[int, Sequence[Log]]) -> Iterator[Finding]:
+    """Name the logs that are gone; that of the last attempt is missed only by its Parquet file."""
+    there = {log.path.stem for found in workers.values() for log in found}
+    gone = {path.stem for path in folder.glob("attempt-*.parquet")} - there
+    stems = {stem[: len("attempt-000")] for stem in gone}
+    numbers = set(range(max(workers, default=-1) + 1)) - set(workers)
+    gone |= {log_path(folder, number).stem for number in numbers} - stems
+    for name in sorted(gone):
+        yield Finding(where=f"{name}.log", what="the log of this attempt is missing")
 
 
 def _check_log(number: int, log: Log, run: str) -> Iterator[Finding]:
