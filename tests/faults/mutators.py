@@ -156,7 +156,10 @@ def changed_parquet(data: bytes, rng: random.Random) -> bytes:
         except (pa.ArrowException, OverflowError, TypeError, ValueError):
             return changed_bytes(data, rng)
     sink = io.BytesIO()
-    pq.write_table(table, sink)
+    try:
+        pq.write_table(table, sink)
+    except pa.ArrowException:
+        return changed_bytes(data, rng)
     return sink.getvalue()
 
 

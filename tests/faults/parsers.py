@@ -311,7 +311,7 @@ class Workshop:
 
     def _digest(self, document: dict[str, object]) -> object:
         with contextlib.suppress(Exception):
-            parsed = manifest._parse(self._paths["manifest"])[1]  # noqa: SLF001 - a stranger can
+            parsed = manifest._parse(self._data, self._paths["manifest"])[1]  # noqa: SLF001 - a stranger can
             tables = {
                 name: pq.ParquetFile(self._paths[f"index {name}"]).read(use_threads=False)
                 for name in INDEX[:5]

@@ -29,7 +29,8 @@ from tfstream.conversion.sources import Sources
 from tfstream.conversion.survey import Survey
 from tfstream.errors import DataError, ResumeError, StorageError, UsageError
 from tfstream.format.index_files import generation_folder
-from tfstream.format.manifest import FORMAT, MANIFEST, UNFINISHED, Parent
+from tfstream.format.document import FORMAT
+from tfstream.format.manifest import MANIFEST, UNFINISHED, Parent
 
 SOURCES, PARTITIONS = "sources", "partitions"
 """Folders for what is known of the sources before there is a purpose."""
