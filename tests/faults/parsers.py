@@ -84,9 +84,7 @@ class Workshop:
             ("sources/a.parquet", self._data, options),
             ("bad.csv", folder / "quarantined", lenient),
         ):
-            convert(
-                folder / source, out, group_by=["g"], options=wished, scheduler="synchronous"
-            )
+            convert(folder / source, out, group_by=["g"], options=wished, scheduler="synchronous")
         append(folder / "sources/b.parquet", self._data, options=options, scheduler="synchronous")
         self._make_run()
         catalog = open_catalog(self._data)
@@ -98,9 +96,7 @@ class Workshop:
             "run": self._run / "run.json",
             "log": self._run / "attempt-000.log",
             "log parquet": self._run / "attempt-000.parquet",
-        } | {
-            f"index {name}": self._data / f"generations/1/index/{name}.parquet" for name in INDEX
-        }
+        } | {f"index {name}": self._data / f"generations/1/index/{name}.parquet" for name in INDEX}
         self._logs = self._paths["log"].read_bytes(), self._frames
         self._manifest = self._paths["manifest"].read_bytes()
         self.parsers = self._parsers()

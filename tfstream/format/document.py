@@ -9,12 +9,13 @@ from typing import Any
 from tfstream.errors import DataError
 
 FORMAT = 0
-"""Number of the format that is written, and the newest that is known; 0 carries no promise."""
+"""Number of the format of data sets, runs and checkpoints that is written, and the newest that is
+known; 0 carries no promise. After a change: `python -m tests.golden.formats`."""
 
-MINIMUM_READER = 0
+MINIMUM_READER = FORMAT
 """The oldest format whose readers understand what is written now."""
 
-OLDEST = 0
+OLDEST = min(FORMAT, 1)
 """The oldest format that is read."""
 
 _HASH = re.compile(r"[0-9a-f]{64}")
@@ -98,16 +99,20 @@ def check(document: Any, where: str) -> None:  # noqa: ANN401 - JSON
         raise DataError(f"expected an object, found {shown(document)}. {where}")
     for name in ("format", "minimum_reader"):
         if not _is_number(document.get(name)):
-            raise DataError(f"expected a number, found {shown(document.get(name))}. {where}: {name}")
+            raise DataError(
+                f"expected a number, found {shown(document.get(name))}. {where}: {name}"
+            )
     number, minimum = document["format"], document["minimum_reader"]
     if number < OLDEST or minimum > FORMAT or minimum > number:
         raise DataError(
-            f"expected a manifest of format {OLDEST} to {FORMAT}, found format {number} for readers "
-            f"of {minimum} on; use the tfstream that wrote it, or a newer one. {where}"
+            f"expected a manifest of format {OLDEST} to {FORMAT}, found format {number} for "
+            f"readers of {minimum} on; use the tfstream that wrote it, or a newer one. {where}"
         )
     for name, (expected, holds) in _FIELDS.items():
         if not holds(document.get(name)):
-            raise DataError(f"expected {expected}, found {shown(document.get(name))}. {where}: {name}")
+            raise DataError(
+                f"expected {expected}, found {shown(document.get(name))}. {where}: {name}"
+            )
     unknown = sorted(map(repr, document.keys() - _FIELDS.keys()))
     if unknown and number <= FORMAT:
         raise DataError(f"format {number} has no field {', '.join(unknown)[:200]}. {where}")

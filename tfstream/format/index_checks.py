@@ -78,8 +78,14 @@ def check_tiles(tables: Mapping[str, pa.Table], keys: Sequence[str], folder: Pat
     rows = _numbers(tables["blocks"], "rows").sum()
     for name in ("shards", "groups"):
         counts, first = (_numbers(tables[name], column) for column in ("rows", "first_row"))
-        if (counts < 1).any() or (first != np.cumsum(counts) - counts).any() or counts.sum() != rows:
-            raise DataError(f"the {name} do not tile the rows. Where: {folder}: index/{name}.parquet")
+        if (
+            (counts < 1).any()
+            or (first != np.cumsum(counts) - counts).any()
+            or counts.sum() != rows
+        ):
+            raise DataError(
+                f"the {name} do not tile the rows. Where: {folder}: index/{name}.parquet"
+            )
     if tables["groups"].column_names[: len(keys)] != list(keys):
         raise DataError(f"expected the columns {keys}. Where: {folder}: index/groups.parquet")
     block_shard, block_first = (_numbers(tables["blocks"], n) for n in ("shard", "first_row"))

@@ -16,11 +16,10 @@ from tfstream import storage
 from tfstream.cursor import parse_spec
 from tfstream.errors import DataError, UsageError
 from tfstream.format import recipe
+from tfstream.format.document import FORMAT
 from tfstream.format.recipe import Step
 from tfstream.format.subset import Subset
 from tfstream.spec import Spec
-
-FORMAT = 0
 
 NAME = "run.json"
 

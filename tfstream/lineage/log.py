@@ -14,9 +14,9 @@ from tfstream import storage
 from tfstream.errors import CorruptionError, DataError, StorageError
 from tfstream.format import framing
 from tfstream.format.check import Finding
+from tfstream.format.document import FORMAT
 from tfstream.lineage import records, table
 from tfstream.lineage.records import (
-    FORMAT,
     Attempt,
     Checked,
     End,

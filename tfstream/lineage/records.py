@@ -26,10 +26,9 @@ from typing import Any
 
 import numpy as np
 
+from tfstream.format.document import FORMAT
 from tfstream.lineage.tally import UINT64, Piece
 from tfstream.skips import Skips
-
-FORMAT = 0
 
 PHASES = ("validation", "test")
 """Of what is no training; a record has the place in this list."""

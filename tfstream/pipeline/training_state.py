@@ -18,8 +18,7 @@ from tfstream import storage
 from tfstream.cursor import Cursor
 from tfstream.errors import CorruptionError, DataError
 from tfstream.format import framing
-
-FORMAT = 0
+from tfstream.format.document import FORMAT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
