@@ -23,7 +23,7 @@ from pathlib import Path
 from tests.faults.parsers import Parser, Workshop
 from tfstream.errors import TfstreamError
 
-CRASHERS = Path(__file__).with_name("crashers")
+CRASHERS = Path(__file__).with_name("crashers.json")
 CASE_S = 20
 """Seconds after which a case hangs."""
 ROOM_BYTES = 1 << 30

@@ -60,13 +60,16 @@ def changed_json(data: bytes, rng: random.Random) -> bytes:
         return changed_bytes(data, rng)
     if rng.random() < 0.02:
         return b"[" * 100_000
-    document = json.loads(data)
+    try:
+        document = json.loads(data)
+    except (ValueError, RecursionError):  # it was changed before
+        return changed_bytes(data, rng)
     for _ in range(rng.choice([1, 1, 2, 4])):
         document = _changed_value(document, rng)
     return json.dumps(document).encode()
 
 
-def _changed_value(document: Any, rng: random.Random) -> Any:  # noqa: ANN401 - JSON
+def _changed_value(document: Any, rng: random.Random) -> Any:
     held = list(_places(document))
     if not held or rng.random() < 0.02:
         return rng.choice(_VALUES)
@@ -87,11 +90,11 @@ def _changed_value(document: Any, rng: random.Random) -> Any:  # noqa: ANN401 - 
     return document
 
 
-def _keys(value: Any) -> Any:  # noqa: ANN401 - JSON
+def _keys(value: Any) -> Any:
     return value if isinstance(value, dict) else range(len(value))
 
 
-def _places(value: Any) -> Any:  # noqa: ANN401 - JSON
+def _places(value: Any) -> Any:
     if isinstance(value, (dict, list)):
         for key in list(_keys(value)):
             yield value, key

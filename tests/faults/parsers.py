@@ -253,7 +253,7 @@ class Workshop:
 
         def parse(data: bytes) -> None:
             path.write_bytes(data)
-            receipts._kept(path)  # noqa: SLF001 - what reads a receipt
+            receipts._kept(path)
 
         return Parser((json.dumps(receipts.encode(held)).encode(),), mutators.changed_json, parse)
 
@@ -307,13 +307,13 @@ class Workshop:
 
     def _digest(self, document: dict[str, object]) -> object:
         with contextlib.suppress(Exception):
-            parsed = manifest._parse(self._data, self._paths["manifest"])[1]  # noqa: SLF001 - a stranger can
+            parsed = manifest._parse(self._data, self._paths["manifest"])[1]
             tables = {
                 name: pq.ParquetFile(self._paths[f"index {name}"]).read(use_threads=False)
                 for name in INDEX[:5]
                 if pq.read_metadata(self._paths[f"index {name}"]).num_rows < 100_000
             }
-            return manifest._digest(parsed, tables)  # noqa: SLF001 - a stranger can
+            return manifest._digest(parsed, tables)
         return document["digest"]
 
     def _parse_quarantine(self, data: bytes) -> None:
@@ -371,7 +371,7 @@ def _list(data: bytes) -> list[object]:
 def _parse_spec(data: bytes) -> None:
     for values in _list(data):
         spec = parse_spec(values, "spec")
-        spec.window_of(0), spec.first_step(spec.windows_per_epoch - 1)  # noqa: B018 - computed
+        spec.window_of(0), spec.first_step(spec.windows_per_epoch - 1)
 
 
 def _parse_wire(data: bytes) -> None:

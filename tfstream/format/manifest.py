@@ -252,7 +252,8 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
     Raises:
         UsageError: if there is none in the folder, or none of this digest.
         DataError: if its manifest is not one of this format.
-        CorruptionError: if the index is not what the manifest's digest was made of.
+        CorruptionError: if the index is not what the manifest's digest was made of, or there is a
+            generation that the manifest does not know.
     """
     path = folder / MANIFEST
     if not path.is_file():
@@ -260,6 +261,15 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
             f"there is no data set in {folder}: {path} does not exist; give convert's output"
         )
     newest, manifest, hashes = _parse(folder, path)
+    if _is_superseded(folder, manifest):
+        # An append may have come to its end since the manifest was read.
+        if _parse(folder, path)[0] != newest:
+            return open_catalog(folder, digest)
+        following = index_files.generation_folder(folder, manifest.generation + 1)
+        raise CorruptionError(
+            f"{path} is older than {following}; restore the newer one, or remove that folder if "
+            "its append was given up"
+        )
     if digest is not None and digest != newest:
         ordinals = {parent.digest: i for i, parent in enumerate(manifest.parents)}
         if digest not in ordinals:
@@ -320,6 +330,12 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
             block_first=_int64(blocks["first_row"]),
             shard_tokens=shards["token"].to_numpy(),
         )
+
+
+def _is_superseded(folder: Path, manifest: Manifest) -> bool:
+    """Whether there is a whole generation behind that of a manifest, which no append is making."""
+    following = index_files.generation_folder(folder, manifest.generation + 1)
+    return (following / _PARENT).exists() and not (folder / UNFINISHED).exists()
 
 
 def document_sha256(document: Mapping[str, Any]) -> str:

@@ -164,7 +164,9 @@ def decode(record: bytes, attempt: Attempt | None) -> Record:
         if attempt is None:
             return _decode_attempt(record)
         return _decode(record, attempt)
-    except (KeyError, TypeError, struct.error, AttributeError, OverflowError) as error:
+    except (
+        *(LookupError, TypeError, struct.error, AttributeError, OverflowError, RecursionError),
+    ) as error:
         raise ValueError(str(error)) from error
 
 

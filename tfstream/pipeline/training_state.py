@@ -92,7 +92,7 @@ class TrainingState:
                     Variable(path=str(about["path"]), value=array.astype(dtype, copy=False))
                 )
             cursor = Cursor.from_json(json.dumps(found["cursor"]))
-        except (ValueError, KeyError, TypeError, DataError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, DataError) as error:
             raise DataError(
                 f"{path} is no checkpoint of format {FORMAT}: {error}; "
                 "read it with the tfstream that wrote it"
