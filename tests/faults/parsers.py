@@ -31,6 +31,7 @@ from tfstream.cursor import Cursor, parse_spec
 from tfstream.errors import TfstreamError
 from tfstream.format import block, framing, kept_statistics, manifest, provenance, reader, recipe
 from tfstream.format.check import check_dataset
+from tfstream.format.document import document_sha256
 from tfstream.format.manifest import Catalog, open_catalog
 from tfstream.format.subset import Subset
 from tfstream.lineage import description, log, records, run, table
@@ -301,7 +302,7 @@ class Workshop:
                 data = self._paths[f"index {name}"].read_bytes()
                 document["index_sha256"][name] = hashlib.sha256(data).hexdigest()
             for _ in range(2):  # the digest is in what the second hash is of
-                document["manifest_sha256"] = manifest.document_sha256(document)
+                document["manifest_sha256"] = document_sha256(document)
                 path.write_bytes(json.dumps(document).encode())
                 document["digest"] = self._digest(document)
 

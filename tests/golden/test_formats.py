@@ -13,7 +13,7 @@ from tests.golden import formats
 from tfstream.errors import DataError
 from tfstream.format import document
 from tfstream.format.check import check_dataset
-from tfstream.format.manifest import document_sha256
+from tfstream.format.document import document_sha256
 
 KEPT = sorted(formats.HOME.glob("format-*"))
 _MOST_BYTES = 100_000

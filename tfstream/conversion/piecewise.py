@@ -185,8 +185,8 @@ def valid_texts(table: pa.Table) -> pa.Table:
         pa.ArrowInvalid: if one is not.
     """
     texts = [
-        field.name
-        for field in table.schema
+        i
+        for i, field in enumerate(table.schema)
         if not (pa.types.is_primitive(field.type) or pa.types.is_null(field.type))
     ]
     table.select(texts).validate(full=True)

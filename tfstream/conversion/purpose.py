@@ -17,7 +17,7 @@ def read_purpose(path: Path) -> dict[str, Any]:
         ResumeError: if it is none.
     """
     try:
-        found = json.loads(storage.read(path))
+        found: dict[str, Any] = json.loads(storage.read(path))
         states = found["sources"].values()
         right = isinstance(found["parents"], list) and all(
             [type(number) for number in state] == [int, int] for state in states

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -116,6 +118,13 @@ def check(document: Any, where: str) -> None:  # noqa: ANN401 - JSON
     unknown = sorted(map(repr, document.keys() - _FIELDS.keys()))
     if unknown and number <= FORMAT:
         raise DataError(f"format {number} has no field {', '.join(unknown)[:200]}. {where}")
+
+
+def document_sha256(document: Mapping[str, Any]) -> str:
+    """SHA-256 in hex of all that a manifest says, but for this hash of itself."""
+    told = {name: value for name, value in document.items() if name != "manifest_sha256"}
+    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def shown(value: object) -> str:

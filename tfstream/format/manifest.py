@@ -20,7 +20,7 @@ from tfstream import storage
 from tfstream.errors import CorruptionError, DataError, UsageError
 from tfstream.format import damage, index_checks, index_files
 from tfstream.format.canonical import canonical
-from tfstream.format.document import FORMAT, MINIMUM_READER
+from tfstream.format.document import FORMAT, MINIMUM_READER, document_sha256
 from tfstream.format.document import check as check_document
 from tfstream.format.schema import Schema
 from tfstream.format.statistics import STATISTICS, VOCABULARY_COUNTS
@@ -255,34 +255,7 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
         CorruptionError: if the index is not what the manifest's digest was made of, or there is a
             generation that the manifest does not know.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise UsageError(
-            f"there is no data set in {folder}: {path} does not exist; give convert's output"
-        )
-    newest, manifest, hashes = _parse(folder, path)
-    if _is_superseded(folder, manifest):
-        # An append may have come to its end since the manifest was read.
-        if _parse(folder, path)[0] != newest:
-            return open_catalog(folder, digest)
-        following = index_files.generation_folder(folder, manifest.generation + 1)
-        raise CorruptionError(
-            f"{path} is older than {following}; restore the newer one, or remove that folder if "
-            "its append was given up"
-        )
-    if digest is not None and digest != newest:
-        ordinals = {parent.digest: i for i, parent in enumerate(manifest.parents)}
-        if digest not in ordinals:
-            raise UsageError(
-                f"{folder} holds the data set {newest}, which was never {digest}; "
-                "give the folder of the latter"
-            )
-        path = index_files.generation_folder(folder, ordinals[digest] + 1) / _PARENT
-        newest, manifest, hashes = _parse(folder, path)
-        if newest != digest:
-            raise CorruptionError(
-                f"{path} is the manifest of {newest}, expected {digest}; restore it"
-            )
+    path, newest, manifest, hashes = _found(folder, digest)
     tables = {
         name: index_files.read_table(
             folder, index_files.path_of(folder, manifest.generation, name), hashes[name]
@@ -332,17 +305,43 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
         )
 
 
+def _found(folder: Path, digest: str | None) -> tuple[Path, str, Manifest, dict[str, str]]:
+    """The manifest to open, with its file, digest and the SHA-256 of each table's file."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UsageError(
+            f"there is no data set in {folder}: {path} does not exist; give convert's output"
+        )
+    newest, manifest, hashes = _parse(folder, path)
+    if _is_superseded(folder, manifest):
+        # An append may have come to its end since the manifest was read.
+        if _parse(folder, path)[0] != newest:
+            return _found(folder, digest)
+        following = index_files.generation_folder(folder, manifest.generation + 1)
+        raise CorruptionError(
+            f"{path} is older than {following}; restore the newer one, or remove that folder if "
+            "its append was given up"
+        )
+    if digest is not None and digest != newest:
+        ordinals = {parent.digest: i for i, parent in enumerate(manifest.parents)}
+        if digest not in ordinals:
+            raise UsageError(
+                f"{folder} holds the data set {newest}, which was never {digest}; "
+                "give the folder of the latter"
+            )
+        path = index_files.generation_folder(folder, ordinals[digest] + 1) / _PARENT
+        newest, manifest, hashes = _parse(folder, path)
+        if newest != digest:
+            raise CorruptionError(
+                f"{path} is the manifest of {newest}, expected {digest}; restore it"
+            )
+    return path, newest, manifest, hashes
+
+
 def _is_superseded(folder: Path, manifest: Manifest) -> bool:
     """Whether there is a whole generation behind that of a manifest, which no append is making."""
     following = index_files.generation_folder(folder, manifest.generation + 1)
     return (following / _PARENT).exists() and not (folder / UNFINISHED).exists()
-
-
-def document_sha256(document: Mapping[str, Any]) -> str:
-    """SHA-256 in hex of all that a manifest says, but for this hash of itself."""
-    told = {name: value for name, value in document.items() if name != "manifest_sha256"}
-    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _parse(folder: Path, path: Path) -> tuple[str, Manifest, dict[str, str]]:

@@ -73,8 +73,8 @@ class Places:
         if layout is not None:
             here["rows"] = rows_of(layout)
         found = {name: getattr(spec, name) for name in here}
-        if spec.batches == "group" and layout is not None:
-            full = int((layout.sizes == spec.batch_size).sum())
+        if spec.batches == "group" and layout is not None and layout.sizes is not None:
+            full = int(np.count_nonzero(layout.sizes == spec.batch_size))
             here["full_batches"], found["full_batches"] = full, spec.full_batches
             if layout.sizes[full:].tolist() != list(spec.tails):
                 raise UsageError("the spec has other tails than its groups")
