@@ -64,9 +64,12 @@ def changed_json(data: bytes, rng: random.Random) -> bytes:
         document = json.loads(data)
     except (ValueError, RecursionError):  # it was changed before
         return changed_bytes(data, rng)
-    for _ in range(rng.choice([1, 1, 2, 4])):
-        document = _changed_value(document, rng)
-    return json.dumps(document).encode()
+    try:
+        for _ in range(rng.choice([1, 1, 2, 4])):
+            document = _changed_value(document, rng)
+        return json.dumps(document).encode()
+    except RecursionError:
+        return changed_bytes(data, rng)
 
 
 def _changed_value(document: Any, rng: random.Random) -> Any:
