@@ -42,8 +42,8 @@ from tfstream.conversion.workspace import (
     unfinished_sources,
 )
 from tfstream.errors import DataError, ResumeError
+from tfstream.format.document import FORMAT
 from tfstream.format.manifest import (
-    FORMAT,
     MANIFEST,
     Catalog,
     Manifest,

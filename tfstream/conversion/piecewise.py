@@ -178,6 +178,21 @@ def estimated_sizes(
     return np.asarray(rows * size // share, np.int64)
 
 
+def valid_texts(table: pa.Table) -> pa.Table:
+    """The same table, of which the texts are UTF-8.
+
+    Raises:
+        pa.ArrowInvalid: if one is not.
+    """
+    texts = [
+        i
+        for i, field in enumerate(table.schema)
+        if not (pa.types.is_primitive(field.type) or pa.types.is_null(field.type))
+    ]
+    table.select(texts).validate(full=True)
+    return table
+
+
 def sliced(table: pa.Table, rows: int) -> Iterator[pa.Table]:
     """A table in slices of so many rows, the last one shorter."""
     for start in range(0, table.num_rows, rows):

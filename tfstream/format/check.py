@@ -10,12 +10,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tfstream import storage
 from tfstream.errors import CorruptionError, DataError, StorageError, TfstreamError
-from tfstream.format import index_files, provenance, reader
+from tfstream.format import damage, index_files, parquet, provenance, reader
 from tfstream.format.canonical import digest_of
 from tfstream.format.index_files import generation_folder
 from tfstream.format.manifest import UNFINISHED, Catalog, open_catalog
@@ -170,10 +168,12 @@ def _check_quarantine(catalog: Catalog) -> Iterator[Finding]:
         path = provenance.quarantine_path(catalog, source)
         where = path.relative_to(catalog.folder).as_posix()
         try:
-            table = pq.ParquetFile(path).read(use_threads=False)
-            found = digest_of(table.combine_chunks())
-        except (OSError, ValueError, pa.ArrowException) as error:
-            yield Finding(where=where, what=f"it cannot be read: {error}")
+            index_files.refuse_links(catalog.folder, path)
+            table = parquet.read(path, where, rows=expected)
+            with damage.told(where):
+                found = digest_of(table.combine_chunks())
+        except TfstreamError as error:
+            yield Finding(where=where, what=str(error))
             continue
         if found != catalog.sources["quarantine_sha256"][source].as_py():
             yield Finding(where=where, what=f"it does not account for the {expected} rows")

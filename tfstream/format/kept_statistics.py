@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tfstream.format import statistics
+from tfstream.format import damage, statistics
 from tfstream.format.manifest import Catalog
 from tfstream.format.reader import StoredRows, read_stored
 from tfstream.format.schema import Schema
@@ -43,7 +43,8 @@ def describe(subset: Subset, columns: Sequence[str] | None = None) -> dict[str, 
     known = _described.setdefault(subset, {})
     missing = [name for name in dict.fromkeys(names) if name not in known]
     if missing:
-        known.update(_describe(subset, missing))
+        with damage.told(f"the statistics of {subset.catalog.folder}"):
+            known.update(_describe(subset, missing))
     return {name: known[name] for name in names if name in known}
 
 

@@ -15,12 +15,11 @@ from typing import Any
 from tfstream import storage
 from tfstream.cursor import parse_spec
 from tfstream.errors import DataError, UsageError
-from tfstream.format import recipe
+from tfstream.format import index_files, recipe
+from tfstream.format.document import FORMAT
 from tfstream.format.recipe import Step
 from tfstream.format.subset import Subset
 from tfstream.spec import Spec
-
-FORMAT = 0
 
 NAME = "run.json"
 
@@ -91,7 +90,7 @@ def read(folder: Path) -> Description:
             f"there is no run in {folder}: {path} does not exist; give LineageCallback's folder"
         )
     try:
-        values: Any = json.loads(storage.read(path))
+        values: Any = json.loads(index_files.read_inside(folder, path))
     except (ValueError, RecursionError) as error:
         raise DataError(f"the run's description is not JSON: {error}. Where: {path}") from error
     parser = _Parser(path)

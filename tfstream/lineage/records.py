@@ -27,11 +27,10 @@ from typing import Any
 
 import numpy as np
 
+from tfstream.format.document import FORMAT
 from tfstream.lineage.tally import UINT64, Piece
 from tfstream.share import WHOLE, Share
 from tfstream.skips import Skips
-
-FORMAT = 0
 
 PHASES = ("validation", "test")
 """Of what is no training; a record has the place in this list."""
@@ -171,7 +170,9 @@ def decode(record: bytes, attempt: Attempt | None) -> Record:
         if attempt is None:
             return _decode_attempt(record)
         return _decode(record, attempt)
-    except (KeyError, TypeError, struct.error, AttributeError, OverflowError) as error:
+    except (
+        *(LookupError, TypeError, struct.error, AttributeError, OverflowError, RecursionError),
+    ) as error:
         raise ValueError(str(error)) from error
 
 
