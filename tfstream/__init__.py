@@ -2,8 +2,8 @@
 
 The floors, from the ground up:
 
-- `errors`, `storage`, `remote`, `arrays`, `spec`, `entries`, `share`, `order`, `fingerprint`,
-  `cursor`, `skips`: what every room may use.
+- `errors`, `remote`, `remote_path`, `storage`, `arrays`, `spec`, `entries`, `share`, `order`,
+  `fingerprint`, `cursor`, `skips`: what every room may use.
 - `format`: what lies on disk. No TensorFlow, no Dask.
 - `conversion`: sources → shards, by Dask. No TensorFlow.
 - `pipeline`: shards → tf.data.Dataset. No Dask.

@@ -1,7 +1,7 @@
 """Objects behind URLs, through fsspec, with retries.
 
 Endpoint and credentials are those that fsspec and the driver of a scheme find by themselves:
-fsspec's configuration (`FSSPEC_S3_ENDPOINT_URL`, `~/.config/fsspec/`), `AWS_*` variables, and so on.
+fsspec's configuration (`FSSPEC_S3_ENDPOINT_URL`, `~/.config/fsspec/`), `AWS_*` variables and more.
 A URL is shown without user, password and query.
 
 What may pass (throttling, resets, time-outs, short reads) is tried again, `TRIES` times in all,

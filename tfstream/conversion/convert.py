@@ -123,7 +123,8 @@ def _known(
 
 def _is_ended(before: Catalog, sources: Sources, tasks: Scheduler) -> bool:
     """Whether the last generation is of these sources, and what is unfinished is to be removed."""
-    if not is_ended(before.folder) or not generations.may_be_last(sources, before):
+    is_last = generations.may_be_last(sources, before)
+    if not is_last or not is_ended(storage.local_path(before.folder)):
         return False
     hashes = tasks.run("hash sources", gathering.sha256, [(s,) for s in sources.files])
     return bool(hashes == generations.last_sources(before)["sha256"].to_pylist())

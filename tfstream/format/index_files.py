@@ -12,16 +12,18 @@ import pyarrow.parquet as pq
 
 from tfstream import storage
 from tfstream.errors import CorruptionError, DataError
+from tfstream.remote_path import RemotePath
+from tfstream.storage import Place, PlaceT
 
 _GENERATIONS = "generations"
 
 
-def generation_folder(folder: Path, generation: int) -> Path:
+def generation_folder(folder: PlaceT, generation: int) -> PlaceT:
     """Where shards, provenance and index of a generation lie: those of the first in the folder."""
     return folder / _GENERATIONS / str(generation) if generation else folder
 
 
-def check_paths(paths: list[str], where: Path) -> None:
+def check_paths(paths: list[str], where: Place) -> None:
     """Refuse a path that could lead out of the folder that it is relative to.
 
     Raises:
@@ -33,23 +35,25 @@ def check_paths(paths: list[str], where: Path) -> None:
             raise DataError(f"{text!r} is not a path inside the data set. Where: {where}")
 
 
-def refuse_links(folder: Path, path: Path) -> None:
-    """Refuse a file of a data set that a link puts outside its folder.
+def refuse_links(folder: Place, path: Place) -> None:
+    """Refuse a file of a data set that a link puts outside its folder; objects are no links.
 
     Raises:
         DataError: with where it leads.
     """
+    if isinstance(path, RemotePath) or isinstance(folder, RemotePath):
+        return
     real = os.path.realpath(path)
     if not Path(real).is_relative_to(os.path.realpath(folder)):
         raise DataError(f"{path} is a link to {real}, outside the data set; copy the file instead")
 
 
-def path_of(folder: Path, generation: int, name: str) -> Path:
+def path_of(folder: PlaceT, generation: int, name: str) -> PlaceT:
     """Where a table of the index lies."""
     return generation_folder(folder, generation) / "index" / f"{name}.parquet"
 
 
-def read_table(path: Path, sha256: str) -> pa.Table:
+def read_table(path: Place, sha256: str) -> pa.Table:
     """A table, whose bytes are checked before anything of them is read.
 
     Raises:
@@ -68,7 +72,7 @@ def read_table(path: Path, sha256: str) -> pa.Table:
         raise CorruptionError(f"{path} is damaged: {error}; restore it or convert again") from error
 
 
-def check_numbers(shards: pa.Table, blocks: pa.Table, folder: Path) -> None:
+def check_numbers(shards: pa.Table, blocks: pa.Table, folder: Place) -> None:
     """Refuse an index whose blocks do not tile its rows, or do not lie in their shards.
 
     Raises:

@@ -21,6 +21,7 @@ from tfstream.errors import CorruptionError, DataError, UsageError
 from tfstream.format import index_files
 from tfstream.format.canonical import canonical
 from tfstream.format.schema import Schema
+from tfstream.storage import Place
 
 FORMAT = 0
 """Number of the format; 0 carries no promise."""
@@ -110,7 +111,7 @@ class Manifest:
 class Catalog:
     """An open data set: its manifest and index, checked against its digest."""
 
-    folder: Path
+    folder: Place
     manifest: Manifest
     digest: str
     index_sha256: Mapping[str, str]
@@ -160,7 +161,7 @@ class Catalog:
         path = index_files.path_of(self.folder, self.manifest.generation, name)
         return index_files.read_table(path, self.index_sha256[name])
 
-    def shard_path(self, shard: int) -> Path:
+    def shard_path(self, shard: int) -> Place:
         """Where a shard lies."""
         path: str = self.shards["path"][shard].as_py()
         return self.folder / path
@@ -227,7 +228,7 @@ def write_index(  # noqa: PLR0913 - one argument a table
     return json.dumps(document, indent=2).encode() + b"\n"
 
 
-def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
+def open_catalog(folder: Place, digest: str | None = None) -> Catalog:
     """Open a data set.
 
     Args:
@@ -312,7 +313,7 @@ def document_sha256(document: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _parse(path: Path) -> tuple[str, Manifest, dict[str, str]]:
+def _parse(path: Place) -> tuple[str, Manifest, dict[str, str]]:
     """The digest, the manifest, and the SHA-256 of each table's file."""
     where = f"Where: {path}"
     try:

@@ -14,9 +14,10 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tfstream import storage
-from tfstream.errors import CorruptionError, UsageError
+from tfstream.errors import CorruptionError, StorageError, UsageError
 from tfstream.format.index_files import generation_folder
 from tfstream.format.manifest import Catalog
+from tfstream.storage import Place, PlaceT
 
 ROW_GROUP_ROWS = 1 << 20
 """Rows of a row group of the files by source."""
@@ -175,7 +176,9 @@ def check_by_source(catalog: Catalog, source: int) -> None:
     path = by_source_path(generation_folder(catalog.folder, generation), source - first)
     digest = hashlib.sha256()
     try:
-        groups = pq.read_metadata(path).num_row_groups
+        groups = pq.read_metadata(storage.for_arrow(path)).num_row_groups
+    except StorageError:
+        raise
     except _PARQUET_ERRORS as error:
         raise CorruptionError(f"{path} cannot be read: {error}; convert again") from error
     for group in range(groups):
@@ -185,11 +188,11 @@ def check_by_source(catalog: Catalog, source: int) -> None:
         raise _damaged(path, source)
 
 
-def _damaged(path: Path, source: int) -> CorruptionError:
+def _damaged(path: Place, source: int) -> CorruptionError:
     return CorruptionError(f"{path} is not what was written for source {source}; convert again")
 
 
-def quarantine_path(catalog: Catalog, source: int) -> Path:
+def quarantine_path(catalog: Catalog, source: int) -> Place:
     """Where the rows of a source that could not be read lie, if there are any."""
     generation, first = _generation([p.sources for p in catalog.manifest.parents], source)
     folder = generation_folder(catalog.folder, generation)
@@ -227,25 +230,27 @@ def _generation(ends: Sequence[int], ordinal: int) -> tuple[int, int]:
     return generation, ends[generation - 1] if generation else 0
 
 
-def by_row_path(folder: Path, shard: int) -> Path:
+def by_row_path(folder: PlaceT, shard: int) -> PlaceT:
     """Where the provenance of a shard lies, counted in its generation."""
     return folder / "provenance" / "by-row" / f"{shard // 1000:03d}" / f"{shard:05d}.parquet"
 
 
-def by_source_path(folder: Path, source: int) -> Path:
+def by_source_path(folder: PlaceT, source: int) -> PlaceT:
     """Where the row ids of a source lie, counted in its generation."""
     return folder / "provenance" / "by-source" / f"{source:05d}.parquet"
 
 
-def _read(path: Path, row_group: int | None, schema: pa.Schema) -> pa.Table:
+def _read(path: Place, row_group: int | None, schema: pa.Schema) -> pa.Table:
     """A file, or a group of its rows, which must have these columns and no null."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(storage.for_arrow(path)) as file:
             table = (
                 file.read(use_threads=False)
                 if row_group is None
                 else file.read_row_group(row_group, use_threads=False)
             )
+    except StorageError:
+        raise
     except _PARQUET_ERRORS as error:
         raise CorruptionError(f"{path} cannot be read: {error}; convert again") from error
     is_other = not table.schema.equals(schema)

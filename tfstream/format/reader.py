@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tfstream.errors import CorruptionError, StorageError, UsageError
+from tfstream import storage
+from tfstream.errors import CorruptionError, UsageError
 from tfstream.format import block as blocks
 from tfstream.format import framing, index_files
 from tfstream.format.manifest import Catalog
@@ -112,14 +112,9 @@ def _checked(catalog: Catalog, block: int) -> Iterator[dict[str, list[bytes]]]:
     """The features of a block; what fails with them is told as damage."""
     path = catalog.shard_path(int(catalog.block_shard[block]))
     index_files.refuse_links(catalog.folder, path)
-    try:
-        with path.open("rb") as file:
-            file.seek(int(catalog.block_offset[block]))
-            # The index may be a stranger's: no room for more bytes than there are.
-            there = os.fstat(file.fileno()).st_size
-            framed = file.read(min(int(catalog.block_size[block]), there))
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    framed = storage.read_range(
+        path, int(catalog.block_offset[block]), int(catalog.block_size[block])
+    )
     with _told(catalog, block):
         yield decoded(catalog, block, framed)
 

@@ -18,7 +18,9 @@ from tfstream.errors import DataError, UsageError
 from tfstream.format import recipe
 from tfstream.format.recipe import Step
 from tfstream.format.subset import Subset
+from tfstream.remote_path import RemotePath
 from tfstream.spec import Spec
+from tfstream.storage import Place
 
 FORMAT = 0
 
@@ -78,7 +80,7 @@ def write(folder: Path, description: Description) -> None:
     storage.publish(folder / NAME, json.dumps(_to_json(description), indent=2).encode() + b"\n")
 
 
-def read(folder: Path) -> Description:
+def read(folder: Place) -> Description:
     """Read the run.json of a folder.
 
     Raises:
@@ -105,8 +107,10 @@ def read(folder: Path) -> Description:
     )
 
 
-def relative(folder: Path, start: Path) -> str:
-    """The way from `start` to `folder`; the absolute path where there is none."""
+def relative(folder: Place, start: Place) -> str:
+    """The way from `start` to `folder`; the absolute path or URL where there is none."""
+    if isinstance(folder, RemotePath) or isinstance(start, RemotePath):
+        return folder.resolve().as_posix()
     try:
         return Path(os.path.relpath(folder, start)).as_posix()
     except ValueError:  # another drive
@@ -124,7 +128,7 @@ def _to_json(description: Description) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Parser:
-    path: Path
+    path: Place
 
     def error(self, field: str, expected: str, found: object) -> DataError:
         return DataError(
@@ -217,7 +221,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def feed_of(stream: Any, folder: Path) -> Feed:  # noqa: ANN401 - of the pipeline, which is not loaded
+def feed_of(stream: Any, folder: Place) -> Feed:  # noqa: ANN401 - of the pipeline, which is not loaded
     """What the run in a folder says of a stream."""
     catalog = stream.subset.catalog
     return Feed(

@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +33,7 @@ from tfstream.lineage.description import Description
 from tfstream.lineage.difference import Difference
 from tfstream.lineage.fed import Fed
 from tfstream.lineage.table import TESTS
+from tfstream.storage import Place, PlaceT
 
 STEPS_OF = pa.schema(
     [("attempt", pa.int64()), ("step", pa.int64()), ("epoch", pa.int64()), ("row_id", pa.int64())]
@@ -41,12 +41,12 @@ STEPS_OF = pa.schema(
 _LOG_NAME = re.compile(r"attempt-(\d{3,})\.log")
 
 
-def log_path(folder: Path, attempt: int) -> Path:
+def log_path(folder: PlaceT, attempt: int) -> PlaceT:
     """Where the log of an attempt lies."""
     return folder / f"attempt-{attempt:03d}.log"
 
 
-def attempts_in(folder: Path) -> list[int]:
+def attempts_in(folder: Place) -> list[int]:
     """The numbers of the attempts that have a log in the folder, ascending."""
     names = (_LOG_NAME.fullmatch(path.name) for path in folder.glob("attempt-*.log"))
     return sorted(int(name[1]) for name in names if name)
@@ -65,11 +65,11 @@ def open_run(
         UsageError: if there is no run in the folder.
         DataError: if its description is not one of this format.
     """
-    path = storage.local_path(folder)
+    path = storage.place(folder)
     return Run(
         folder=path,
         description=description.read(path),
-        shards_folder=None if shards is None else storage.local_path(shards),
+        shards_folder=None if shards is None else storage.place(shards),
     )
 
 
@@ -77,11 +77,11 @@ def open_run(
 class Run:
     """A training run and what it consumed."""
 
-    folder: Path
+    folder: Place
     """The run's folder."""
     description: Description
     """What it trained on."""
-    shards_folder: Path | None = None
+    shards_folder: Place | None = None
     """The data set's folder, if it was given."""
 
     @cached_property

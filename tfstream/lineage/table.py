@@ -16,6 +16,7 @@ from tfstream import order, storage
 from tfstream.errors import CorruptionError
 from tfstream.lineage.records import Attempt, Checked, Metrics, Steps, WindowShards
 from tfstream.order import NUMPY, Spec
+from tfstream.storage import Place, PlaceT
 
 if TYPE_CHECKING:
     from tfstream.lineage.log import Log
@@ -76,7 +77,7 @@ WINDOWS = pa.schema(
 _PLAIN = ("row_fingerprint", "label_fingerprint")
 
 
-def path_of(log: Path) -> Path:
+def path_of(log: PlaceT) -> PlaceT:
     """Where the Parquet file of a log lies."""
     return log.with_suffix(".parquet")
 
@@ -148,7 +149,7 @@ def publish(path: Path, number: int, consumed: pa.Table, spec: Spec) -> str:
     return storage.sha256(path)
 
 
-def read(path: Path, sha256: str, attempt: Attempt) -> pa.Table:
+def read(path: Place, sha256: str, attempt: Attempt) -> pa.Table:
     """The steps of an attempt from its Parquet file; columns as in `LOGGED`.
 
     Raises:
@@ -159,7 +160,9 @@ def read(path: Path, sha256: str, attempt: Attempt) -> pa.Table:
     if found != sha256:
         raise CorruptionError(f"its SHA-256 is {found}, expected {sha256}")
     schema = _schema(LOGGED, attempt.metrics)
-    return pq.ParquetFile(path).read(schema.names, use_threads=False).cast(schema)
+    return (
+        pq.ParquetFile(storage.for_arrow(path)).read(schema.names, use_threads=False).cast(schema)
+    )
 
 
 def _schema(fixed: pa.Schema, metrics: Sequence[str]) -> pa.Schema:
