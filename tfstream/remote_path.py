@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from tfstream import remote
-from tfstream.errors import UsageError
+from tfstream.errors import StorageError, UsageError
 
 _BUFFER_BYTES = 8 << 20
 
@@ -134,6 +134,8 @@ class _Ranges(io.RawIOBase):
     def __init__(self, url: str) -> None:
         super().__init__()
         self._url, self._size, self._place = url, remote.size(url), 0
+        self.failure: StorageError | None = None
+        """What a read ended in; some readers make another error of it."""
 
     def readable(self) -> bool:
         return True
@@ -151,6 +153,10 @@ class _Ranges(io.RawIOBase):
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         size = max(0, min(len(buffer), self._size - self._place))
-        buffer[:size] = remote.read_range(self._url, self._place, size)
+        try:
+            buffer[:size] = remote.read_range(self._url, self._place, size)
+        except StorageError as error:
+            self.failure = error
+            raise
         self._place += size
         return size

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any, TypeVar
+
+import pyarrow as pa
 
 from tfstream import remote
 from tfstream.errors import StorageError, UsageError
@@ -171,6 +175,15 @@ def relative(path: Place, start: Place) -> str:
     return path.relative_to(str(start)).as_posix()
 
 
+def lies_in(path: Place, folder: Place) -> bool:
+    """Whether it is called so that it lies in the folder or below."""
+    try:
+        relative(path, folder)
+    except ValueError:
+        return False
+    return True
+
+
 def below(folder: Place) -> list[str]:
     """The files in a folder and below, sorted: the way to each from there, with slashes.
 
@@ -182,9 +195,61 @@ def below(folder: Place) -> list[str]:
     return sorted(relative(path, folder) for path in folder.rglob("*") if not path.is_dir())
 
 
+@contextmanager
+def mapped(path: Place) -> Iterator[mmap.mmap]:
+    """The bytes of a file that has some, as they are needed.
+
+    An object is copied to the folder for temporary files, and gone at the end.
+
+    Raises:
+        StorageError: if it cannot be read or copied.
+    """
+    with _told(path), ExitStack() as stack:
+        if isinstance(path, RemotePath):
+            file: IO[bytes] = stack.enter_context(tempfile.TemporaryFile())
+            file.writelines(remote.parts(path.url))
+            file.flush()
+        else:
+            file = stack.enter_context(path.open("rb"))
+        yield stack.enter_context(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def state(path: Place) -> tuple[int, int] | None:
+    """Number of bytes, and a number that changes with the content; None if it is not there.
+
+    The number is the time of change in nanoseconds since 1970, or of an object see `remote.state`.
+
+    Raises:
+        StorageError: if that cannot be seen.
+    """
+    if isinstance(path, RemotePath):
+        return remote.state(path.url)
+    with _told(path):
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_size, found.st_mtime_ns
+
+
 def for_arrow(path: Place) -> Any:  # noqa: ANN401 - whatever pyarrow takes
     """A file as pyarrow's readers take it: they read the ranges that they need."""
     return path.open(buffering=0) if isinstance(path, RemotePath) else path
+
+
+@contextmanager
+def told_by_store(file: Any) -> Iterator[None]:  # noqa: ANN401 - as `for_arrow` gives it
+    """Raise what a store answered, where pyarrow makes another error of it.
+
+    Raises:
+        StorageError: the store's.
+    """
+    try:
+        yield
+    except (pa.ArrowException, OSError):
+        if failure := getattr(file, "failure", None):
+            raise failure from None
+        raise
 
 
 def sha256(path: Place) -> str:

@@ -45,12 +45,12 @@ def rooted(sources: Sources, before: Catalog) -> Sources:
         return replace(sources, files=tuple(numbered))
     files = []
     for source in sources.files:
-        if not source.path.is_relative_to(root):
+        if not storage.lies_in(source.path, storage.place(root)):
             raise UsageError(
                 f"{source.path} does not lie below {root}, where the names of the sources of "
                 f"{before.folder} begin; move it there"
             )
-        name = source.path.relative_to(root).as_posix()
+        name = storage.relative(source.path, storage.place(root))
         if name in known:
             raise UsageError(
                 f"{source.path} is a source of {before.folder} already; name new files alone"

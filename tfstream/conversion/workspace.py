@@ -23,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tfstream import storage
+from tfstream import remote, storage
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.sources import Sources
 from tfstream.conversion.survey import Survey
@@ -222,7 +222,7 @@ class Workspace:
             if state != before["sources"][path]:
                 raise ResumeError(
                     f"{path} has changed since the conversion into {self.out} was stopped "
-                    f"({_told(before['sources'][path])} then, {_told(state)} now); "
+                    f"({_told(path, before['sources'][path])} then, {_told(path, state)} now); "
                     f"remove {unfinished} to begin anew"
                 )
 
@@ -338,9 +338,11 @@ def held(out: Path) -> str:
     return f"{out} already holds a data set; choose another folder, or remove it first"
 
 
-def _told(state: list[int]) -> str:
-    """A source's size and time of change, for people."""
+def _told(path: str, state: list[int]) -> str:
+    """A source's size and time of change, for people; of an object no time is known."""
     size_bytes, mtime_ns = state
+    if remote.is_url(path):
+        return f"{size_bytes:,} bytes with the tag {mtime_ns:x}"
     when = datetime.fromtimestamp(mtime_ns / 1e9, timezone.utc).isoformat(" ", "milliseconds")
     return f"{size_bytes:,} bytes of {when}"
 
