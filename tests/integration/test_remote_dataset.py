@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ import pytest
 import tfstream
 from tfstream import remote, storage
 from tfstream.cli import main
-from tfstream.errors import CorruptionError, StorageError, UsageError
+from tfstream.errors import CorruptionError, ResumeError, StorageError, UsageError
 from tfstream.format.check import check_dataset
 from tfstream.format.manifest import open_catalog
 from tfstream.format.provenance import row_ids_of, rows_of_sources
@@ -112,3 +114,149 @@ def test_where_there_is_none_is_told_without_credentials() -> None:
     """And what to give."""
     with pytest.raises(UsageError, match="^there is no data set in memory://none/x: "):
         tfstream.open("memory://me:secret@none/x")
+
+
+def same_files(folder: Path, url: str) -> None:
+    """Byte for byte, and no other; manifests may differ in the folder of their sources."""
+    assert sorted(storage.below(folder)) == sorted(remote.below(url))
+    for name in storage.below(folder):
+        if name.rpartition("/")[2] not in {"manifest.json", "parent.json"}:
+            assert remote.read(remote.join(url, name)) == (folder / name).read_bytes(), name
+
+
+def no_rest(temp: Path) -> bool:
+    """Whether nothing is left of a delivery."""
+    return not temp.exists() or not any(temp.iterdir())
+
+
+def test_a_conversion_to_a_url_makes_the_same_files(local: Path, home: str, tmp_path: Path) -> None:
+    """And an append to it does, and nothing stays here or there that is not part of it."""
+    shutil.copytree(local / "in", tmp_path / "in")
+    temp = tmp_path / "temp"
+    options = tfstream.ConvertOptions(temp=str(temp))
+    there = tfstream.convert(tmp_path / "in", home, group_by=["month"], options=options)
+    assert there.digest == tfstream.open(local / "out").digest
+    same_files(local / "out", home)
+    assert no_rest(temp)
+    with pytest.raises(ResumeError, match="already holds a data set"):
+        tfstream.convert(tmp_path / "in", home, group_by=["month"], options=options)
+    tfstream.convert(tmp_path / "in", tmp_path / "here", group_by=["month"])
+    later = tmp_path / "in" / "c.parquet"
+    pq.write_table(flights(70, 9000), later)
+    there = tfstream.append(later, home, options=options)
+    assert there.digest == tfstream.append(later, tmp_path / "here").digest
+    same_files(tmp_path / "here", home)
+    with pytest.raises(UsageError, match="is a source of .* already"):
+        tfstream.append(later, home, options=options)
+    assert no_rest(temp)
+    assert tfstream.open(home, digest=tfstream.open(local / "out").digest).rows == ROWS + 500
+    assert list(check_dataset(open_catalog(storage.place(home)))) == []
+
+
+class Stop(BaseException):
+    """As if the process were killed."""
+
+
+class Writes:
+    """What is written to a store, which ends the process after some writes."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        """In place of `remote`'s functions."""
+        self.left = 0
+        self.files: list[str] = []
+        for name in ("put", "put_file", "delete"):
+            patch.setattr(remote, name, self._counted(name, getattr(remote, name)))
+
+    def _counted(self, name: str, inner: Callable[..., None]) -> Callable[..., None]:
+        def called(url: str, *args: object, **kwargs: object) -> None:
+            self.left -= 1
+            if self.left < 0:
+                raise Stop
+            inner(url, *args, **kwargs)
+            if name == "put_file":
+                self.files.append(url)
+
+        return called
+
+
+@pytest.mark.parametrize("appends", [False, True])
+def test_a_conversion_that_is_stopped_anywhere_goes_on(
+    appends: bool, local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its manifest nobody sees it; the same call goes on; nothing is put a second time."""
+    url, temp = f"memory://{uuid.uuid4().hex}/out", tmp_path / "temp"
+    options = tfstream.ConvertOptions(temp=str(temp))
+    first, second = ([local / "in" / name] for name in ("a.parquet", "b.parquet"))
+    if appends:
+        for out in (url, tmp_path / "here"):
+            tfstream.convert(first, out, group_by=["month"], options=options)
+        tfstream.append(second, tmp_path / "here")
+
+    def call() -> None:
+        if appends:
+            tfstream.append(second, url, options=options)
+        else:
+            tfstream.convert(first + second, url, group_by=["month"], options=options)
+
+    manifest = remote.join(url, "manifest.json")
+    before = remote.read(manifest) if appends else None
+    writes, stops, is_done = Writes(monkeypatch), 0, False
+    while not is_done:
+        writes.left = 1 + stops % 5
+        try:
+            call()
+            is_done = True
+        except Stop:
+            stops += 1
+        if remote.exists(manifest) and remote.read(manifest) != before:
+            assert list(check_dataset(open_catalog(storage.place(url)))) == []
+    assert stops > 2
+    assert len(writes.files) == len(set(writes.files))
+    same_files(tmp_path / "here" if appends else local / "out", url)
+    assert no_rest(temp)
+
+
+def test_a_second_conversion_is_kept_out(
+    local: Path, home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One from another machine, while the first is at work or dead; then it may be removed."""
+    inner = remote.put_file
+
+    def failing(url: str, path: Path) -> None:
+        raise StorageError(f"cannot write {url}: 503")
+
+    def call(name: str) -> tfstream.Shards:
+        options = tfstream.ConvertOptions(temp=str(tmp_path / name))
+        return tfstream.convert(local / "in", home, group_by=["month"], options=options)
+
+    monkeypatch.setattr(remote, "put_file", failing)
+    with pytest.raises(StorageError, match="503"):
+        call("first")
+    with pytest.raises(UsageError, match="there is no data set"):
+        tfstream.open(home)
+    monkeypatch.setattr(remote, "put_file", inner)
+    with pytest.raises(ResumeError, match=r"another conversion writes into .* \(host .*, pid "):
+        call("second")
+    assert no_rest(tmp_path / "second")
+    assert call("first").digest == tfstream.open(local / "out").digest
+    assert no_rest(tmp_path / "first")
+    same_files(local / "out", home)
+
+
+def test_something_else_is_not_written_over(local: Path, home: str, tmp_path: Path) -> None:
+    """And the call leaves nothing."""
+    remote.put(remote.join(home, "mine.txt"), b"mine")
+    options = tfstream.ConvertOptions(temp=str(tmp_path / "temp"))
+    with pytest.raises(ResumeError, match=r"holds something else \(mine.txt\)"):
+        tfstream.convert(local / "in", home, group_by=["month"], options=options)
+    assert remote.below(home) == {"mine.txt": 4}
+    assert no_rest(tmp_path / "temp")
+
+
+def test_an_error_in_the_call_leaves_nothing(local: Path, home: str, tmp_path: Path) -> None:
+    """No claim that would keep the next one out."""
+    options = tfstream.ConvertOptions(temp=str(tmp_path / "temp"))
+    with pytest.raises(UsageError):
+        tfstream.convert(local / "in", home, group_by=["nosuch"], options=options)
+    assert remote.below(home) == {}
+    assert no_rest(tmp_path / "temp")
