@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -260,3 +262,63 @@ def test_an_error_in_the_call_leaves_nothing(local: Path, home: str, tmp_path: P
         tfstream.convert(local / "in", home, group_by=["nosuch"], options=options)
     assert remote.below(home) == {}
     assert no_rest(tmp_path / "temp")
+
+
+_KILLED = """
+import os, sys
+import tfstream
+from tfstream import remote
+
+inner, left = remote.{function}, int(sys.argv[1])
+
+def killed(*args, **kwargs):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), 9)
+    inner(*args, **kwargs)
+
+remote.{function} = killed
+options = tfstream.ConvertOptions(temp=sys.argv[4])
+tfstream.convert(sys.argv[2], sys.argv[3], group_by=["month"], options=options)
+"""
+
+
+def test_a_killed_conversion_is_no_data_set_and_goes_on(
+    local: Path, bucket: str, tmp_path: Path
+) -> None:
+    """Killed by the kernel: at its claim, among its files, before its manifest."""
+    url, temp = f"{bucket}/out", tmp_path / "temp"
+    for function, after in (("put", 0), ("put_file", 0), ("put_file", 5), ("put", 1)):
+        script = _KILLED.format(function=function)
+        arguments = [str(after), str(local / "in"), url, str(temp)]
+        ended = subprocess.run([sys.executable, "-c", script, *arguments], check=False)
+        assert ended.returncode == -9
+        with pytest.raises(UsageError, match="there is no data set"):
+            tfstream.open(url)
+    options = tfstream.ConvertOptions(temp=str(temp))
+    tfstream.convert(local / "in", url, group_by=["month"], options=options)
+    same_files(local / "out", url)
+    assert no_rest(temp)
+
+
+def test_credentials_are_nowhere(local: Path, tmp_path: Path) -> None:
+    """Neither in what is written nor in what lies here meanwhile."""
+    home = uuid.uuid4().hex
+    url = f"memory://me:secret@{home}"
+    for name in ("a.parquet", "b.parquet"):
+        remote.put_file(f"{url}/in/{name}", local / "in" / name)
+    seen: list[bytes] = []
+
+    def look(progress: tfstream.Progress) -> None:
+        del progress
+        seen.extend(p.read_bytes() for p in (tmp_path / "temp").rglob("*.json") if p.is_file())
+
+    options = tfstream.ConvertOptions(temp=str(tmp_path / "temp"))
+    made = tfstream.convert(
+        f"{url}/in", f"{url}/out", group_by=["month"], options=options, progress=look
+    )
+    assert str(made.subset.catalog.folder) == f"memory://{home}/out"
+    seen.extend(remote.read(f"{url}/out/{name}") for name in remote.below(f"{url}/out"))
+    assert len(seen) > 10
+    assert not any(b"secret" in data for data in seen)
