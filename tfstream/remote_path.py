@@ -125,7 +125,11 @@ class RemotePath:
 
     @property
     def _parts(self) -> PurePosixPath:
-        return PurePosixPath(str(self).split("://", 1)[1])
+        path = self.url.split("://", 1)[1]
+        if remote.scheme(self.url) in {"http", "https"}:
+            path = path.split("?", 1)[0]
+        host, slash, rest = path.partition("/")
+        return PurePosixPath(host.rpartition("@")[2] + slash + rest)
 
 
 class _Ranges(io.RawIOBase):

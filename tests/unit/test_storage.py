@@ -71,6 +71,8 @@ def test_a_remote_path_has_the_names_of_a_path() -> None:
     assert path.with_suffix(".parquet") == path.parent / "c.parquet"
     assert path / "../../d" == RemotePath("https://me:secret@host/a/d")
     assert storage.relative(path, path.parent.parent) == "b/c.log"
+    assert RemotePath("https://host/a/b.csv?sig=secret").name == "b.csv"
+    assert RemotePath("s3://b/a?x=1.csv").suffix == ".csv"
     assert RemotePath("s3://b").parent == RemotePath("s3://b")
 
 

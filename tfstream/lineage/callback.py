@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from tfstream import storage
-from tfstream.errors import ResumeError, UsageError
+from tfstream.errors import UsageError
 from tfstream.lineage import description, log, table, tally
 from tfstream.lineage.description import Description
 from tfstream.lineage.passes import Passes
 from tfstream.lineage.records import Attempt, End, Steps, WindowShards
 from tfstream.lineage.run import attempts_in, log_path
+from tfstream.lineage.spool import Spool
 from tfstream.lineage.told import Told
 from tfstream.pipeline.control import Entry
 from tfstream.pipeline.position import StreamCallback
@@ -61,7 +62,8 @@ class LineageCallback(StreamCallback):
         """Nothing is written before `fit`.
 
         Args:
-            folder: the run's; a new one, or that of an earlier attempt with the same streams.
+            folder: the run's, or its URL, see `lineage.spool`; a new one, or that of an earlier
+                attempt with the same streams.
             stream: what the model is trained on.
             validation: what it is validated on; its steps are logged unless it is `stream` itself.
             metrics: names of metrics to log by step, such as "loss". The loss is that of the step;
@@ -86,7 +88,7 @@ class LineageCallback(StreamCallback):
                 "the log of a run has no place for a worker's share of the batches yet; "
                 "give the callback the whole stream, and fit its dataset()"
             )
-        self._folder = storage.local_path(folder)
+        self._spool = Spool(storage.place(folder))
         self._validation, self._flush_steps = validation, flush_steps
         self._told = Told(tuple(metrics), stream.spec)
         self._writer: log.Writer | None = None
@@ -155,7 +157,7 @@ class LineageCallback(StreamCallback):
         if self._test is None:
             self._test = Passes(self._validation)
         if self._writer is None:
-            self._check_folder()
+            self._spool.open(self._describe())
             self._begin(self._last_step(), goes_on=True)
             self._has_begun = False
         self._test.begin()
@@ -187,12 +189,14 @@ class LineageCallback(StreamCallback):
         if not in_fit:
             self._test.close()
             self._writer = self._test = None
+            self._spool.close()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write down what is left of the epoch."""
         self.settle()
         if self._writer is not None and time.monotonic() >= self._next_publish_s:
             self._publish(self._writer)
+            self._spool.put(now=True)
         super().on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -256,12 +260,13 @@ class LineageCallback(StreamCallback):
             self._looped = self._test = None
             self._listens = False
             super().close()
+            self._spool.close()
 
     def settle(self) -> None:
         """Write down what was consumed."""
         if self._writer is not None:
-            self._write(self._writer)
-            self._schedule()
+            self._flush(self._writer)
+            self._spool.put(now=True)
 
     @property
     def _consumed(self) -> int:
@@ -269,7 +274,7 @@ class LineageCallback(StreamCallback):
 
     def _open(self) -> None:
         """Make ready for an attempt."""
-        self._check_folder()
+        self._spool.open(self._describe())
         self._entries, self._windows, self._asked = [], set(), {}
         self._has_begun = False
         self._thread = threading.get_ident()
@@ -279,7 +284,7 @@ class LineageCallback(StreamCallback):
     def _begin(self, first_step: int, *, goes_on: bool) -> None:
         """Open the log."""
         run = self._describe()
-        number = max(attempts_in(self._folder), default=-1) + 1
+        number = max(attempts_in(self._spool.folder), default=-1) + 1
         attempt = Attempt(
             number=number,
             first_step=first_step,
@@ -290,7 +295,8 @@ class LineageCallback(StreamCallback):
             began_s=time.time(),
             goes_on=goes_on and number > 0,
         )
-        self._writer = log.Writer(log_path(self._folder, number), attempt)
+        self._writer = log.Writer(log_path(self._spool.folder, number), attempt)
+        self._spool.put(now=True)
         self._has_begun = True
         self._written, self._window_stop = attempt.first_step, -1
         self._next_publish_s = time.monotonic() + _PUBLISH_S
@@ -298,13 +304,19 @@ class LineageCallback(StreamCallback):
 
     def _last_step(self) -> int:
         """Where the attempts so far have ended."""
-        numbers = attempts_in(self._folder)
-        steps = [log.steps_of(log.read(log_path(self._folder, number))) for number in numbers]
+        numbers = attempts_in(self._spool.folder)
+        steps = [log.steps_of(log.read(log_path(self._spool.folder, number))) for number in numbers]
         return max((int(found.max()) + 1 for found in steps if len(found)), default=0)
 
     def _settle_in_time(self) -> None:
-        if self._consumed >= self._next_flush or time.monotonic() >= self._next_flush_s:
-            self.settle()
+        is_time = self._consumed >= self._next_flush or time.monotonic() >= self._next_flush_s
+        if is_time and self._writer is not None:
+            self._flush(self._writer)
+            self._spool.put(now=False)
+
+    def _flush(self, writer: log.Writer) -> None:
+        self._write(writer)
+        self._schedule()
 
     def _schedule(self) -> None:
         self._next_flush = self._written + self._flush_steps
@@ -374,24 +386,8 @@ class LineageCallback(StreamCallback):
 
     def _describe(self) -> Description:
         return Description(
-            training=description.feed_of(self._stream, self._folder),
+            training=description.feed_of(self._stream, self._spool.place),
             validation=None
             if self._validation is None
-            else description.feed_of(self._validation, self._folder),
+            else description.feed_of(self._validation, self._spool.place),
         )
-
-    def _check_folder(self) -> None:
-        """Make the folder a run's, or see that it is this run's."""
-        wanted = self._describe()
-        if (self._folder / description.NAME).is_file():
-            found = description.read(self._folder)
-            if found.digest != wanted.digest:
-                what = description.difference(found, wanted)
-                raise ResumeError(
-                    f"{self._folder} holds a run on other streams ({what}); give another folder"
-                )
-            return
-        if self._folder.exists() and any(self._folder.iterdir()):
-            raise ResumeError(f"{self._folder} holds something else than a run; give a new folder")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        description.write(self._folder, wanted)

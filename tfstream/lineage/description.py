@@ -14,7 +14,7 @@ from typing import Any
 
 from tfstream import storage
 from tfstream.cursor import parse_spec
-from tfstream.errors import DataError, UsageError
+from tfstream.errors import DataError, ResumeError, UsageError
 from tfstream.format import recipe
 from tfstream.format.recipe import Step
 from tfstream.format.subset import Subset
@@ -105,6 +105,32 @@ def read(folder: Place) -> Description:
         training=parser.feed(found.get("training"), "training"),
         validation=None if validation is None else parser.feed(validation, "validation"),
     )
+
+
+def claim(folder: Path, wanted: Description, place: Place) -> None:
+    """Make a folder a run's, or see that it is this run's.
+
+    Args:
+        folder: where its files are written.
+        wanted: the run.
+        place: where they belong.
+
+    Raises:
+        ResumeError: if it holds something else, or a run on other streams.
+        StorageError: if it cannot be written.
+    """
+    if (folder / NAME).is_file():
+        found = read(folder)
+        if found.digest != wanted.digest:
+            raise ResumeError(
+                f"{place} holds a run on other streams ({difference(found, wanted)}); "
+                "give another folder"
+            )
+        return
+    if folder.exists() and any(folder.iterdir()):
+        raise ResumeError(f"{place} holds something else than a run; give a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder, wanted)
 
 
 def relative(folder: Place, start: Place) -> str:
