@@ -194,8 +194,8 @@ class _Delivery:
 
     def _deliver(self) -> None:
         """Put all files of the new generations, and then the manifest."""
-        made, there, base = self._made, self._manifest, self._base
-        if made is None or made == there:
+        made, base = self._made, self._base
+        if made is None or made == self._manifest:
             return
         catalog = open_catalog(self.folder)
         first = 0 if base is None else len(json.loads(base)["parents"]) + 1
@@ -205,13 +205,13 @@ class _Delivery:
         ]
         names = [name for name in storage.below(self.folder) if _belongs(name, homes)]
         self._put(names, catalog.digest)
+        if remote.read(self._claim_url) != storage.read(self._token):
+            raise ResumeError(f"another conversion took over {self.out}; wait for it")
         for name in set(remote.below(self.out.url)) - set(names):
             # What a conversion left that was given up.
             if _belongs(name, homes):
                 remote.delete(remote.join(self.out.url, name))
-        if remote.read(self._claim_url) != storage.read(self._token):
-            raise ResumeError(f"another conversion took over {self.out}; wait for it")
-        if there != base:
+        if self._manifest != base:
             raise ResumeError(f"{self.out} was changed by another conversion; repeat the call")
         try:
             # No store replaces an object on condition of its content through fsspec.
