@@ -87,7 +87,8 @@ def convert(  # noqa: PLR0913 - a source, a place, and what Dask runs on
     Args:
         source: Parquet, CSV, JSON lines, Arrow IPC or ORC files: a path, a glob, a folder, or a
             list of them, also as URLs; or a `pyarrow.dataset.Dataset` of such local files, whose
-            folders may tell columns; or a `dask.dataframe.DataFrame`, each partition of which is a source.
+            folders may tell columns; or a `dask.dataframe.DataFrame`, each partition of which is a
+            source.
         out: the folder of the data set, which must not exist, be empty, or hold what an equal call
             left unfinished; or a URL, to which it is delivered from below `options.temp`.
         group_by: columns, or year, month, day, hour, date or weekday of a timestamp column, in a

@@ -112,6 +112,18 @@ def test_the_command_line_takes_urls(
     assert capsys.readouterr().out == f"no finding in {bucket}/out\n"
 
 
+def test_a_local_data_set_is_read_without_fsspec(local: Path) -> None:
+    """What lies on this machine pays nothing for what lies elsewhere."""
+    script = (
+        "import sys; from pathlib import Path; from tfstream.format import check, manifest, reader;"
+        "catalog = manifest.open_catalog(Path(sys.argv[1]));"
+        "assert reader.take(catalog, [0]).num_rows == 1;"
+        "assert list(check.check_dataset(catalog)) == [];"
+        "assert 'fsspec' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", script, str(local / "out")], check=True)
+
+
 def test_where_there_is_none_is_told_without_credentials() -> None:
     """And what to give."""
     with pytest.raises(UsageError, match="^there is no data set in memory://none/x: "):

@@ -34,14 +34,6 @@ def memory() -> str:
     return f"memory://{uuid.uuid4().hex}/runs/1"
 
 
-@pytest.fixture(params=["s3", "memory"])
-def url(request: pytest.FixtureRequest) -> str:
-    """A URL below which there is nothing."""
-    if request.param == "s3":
-        return f"{request.getfixturevalue('bucket')}/runs/1"
-    return str(request.getfixturevalue("memory"))
-
-
 @pytest.fixture(autouse=True)
 def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder for temporary files."""
@@ -71,43 +63,50 @@ def upload(folder: Path, url: str) -> None:
         remote.put_file(remote.join(url, name), folder / name)
 
 
+@pytest.fixture(scope="module")
+def local(shards: tfstream.Shards, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two attempts on this machine."""
+    folder = tmp_path_factory.mktemp("local") / "run"
+    for _ in range(2):
+        fit(shards, folder)
+    return folder
+
+
 def test_a_run_by_url_answers_as_a_local_one(
-    shards: tfstream.Shards, url: str, tmp_path: Path, temporary: Path
+    shards: tfstream.Shards, local: Path, bucket: str, temporary: Path
 ) -> None:
     """Two attempts of it; nothing stays here."""
+    url = f"{bucket}/runs/1"
     for _ in range(2):
-        fit(shards, tmp_path / "run")
         fit(shards, url)
     assert list(temporary.iterdir()) == []
-    here, there = tfstream.open_run(tmp_path / "run"), tfstream.open_run(url)
+    here, there = tfstream.open_run(local), tfstream.open_run(url)
     assert there.verify(deep=True) == []
     assert there.steps.drop_columns("time_s").equals(here.steps.drop_columns("time_s"))
     assert there.rows(step=2 * STEPS - 1).equals(here.rows(step=2 * STEPS - 1))
-    assert sorted(remote.below(url)) == sorted(p.name for p in (tmp_path / "run").iterdir())
+    assert sorted(remote.below(url)) == sorted(path.name for path in local.iterdir())
     with pytest.raises(ResumeError, match=f"^{url} holds a run on other streams"):
         fit(shards, url, seed=4)
 
 
 def test_the_command_line_asks_a_run_by_url(
-    shards: tfstream.Shards, bucket: str, capsys: pytest.CaptureFixture[str]
+    local: Path, bucket: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`trace` and `verify`."""
-    fit(shards, f"{bucket}/run")
-    capsys.readouterr()
+    upload(local, f"{bucket}/run")
     assert main(["trace", f"{bucket}/run", "--step", "3", "--format", "csv"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 1 + BATCH
     assert main(["verify", f"{bucket}/run"]) == 0
 
 
 def test_a_run_moves_to_a_store_with_its_data(
-    shards: tfstream.Shards, bucket: str, tmp_path: Path
+    shards: tfstream.Shards, local: Path, bucket: str
 ) -> None:
     """Then it finds its data set beside it."""
-    fit(shards, tmp_path / "run")
     folder = Path(str(shards.subset.catalog.folder))
-    way = tfstream.open_run(tmp_path / "run").description.training.relative_folder
+    way = tfstream.open_run(local).description.training.relative_folder
     home = f"{bucket}/a/b/c/d/e/f/g/run"
-    upload(tmp_path / "run", home)
+    upload(local, home)
     place = tfstream.open_run(home).folder / way
     upload(folder, str(place))
     hidden = folder.rename(folder.with_name("hidden"))
