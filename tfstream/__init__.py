@@ -2,8 +2,8 @@
 
 The floors, from the ground up:
 
-- `errors`, `storage`, `arrays`, `spec`, `entries`, `share`, `order`, `fingerprint`, `cursor`,
-  `skips`: what every room may use.
+- `errors`, `remote`, `remote_path`, `storage`, `arrays`, `spec`, `entries`, `share`, `order`,
+  `fingerprint`, `cursor`, `skips`: what every room may use.
 - `format`: what lies on disk. No TensorFlow, no Dask.
 - `conversion`: sources → shards, by Dask. No TensorFlow.
 - `pipeline`: shards → tf.data.Dataset. No Dask.
@@ -86,10 +86,11 @@ def convert(  # noqa: PLR0913 - a source, a place, and what Dask runs on
 
     Args:
         source: Parquet, CSV, JSON lines, Arrow IPC or ORC files: a path, a glob, a folder, or a
-            list of them; or a `pyarrow.dataset.Dataset` of such files, whose folders may tell
-            columns; or a `dask.dataframe.DataFrame`, each partition of which is a source.
+            list of them, also as URLs; or a `pyarrow.dataset.Dataset` of such local files, whose
+            folders may tell columns; or a `dask.dataframe.DataFrame`, each partition of which is a
+            source.
         out: the folder of the data set, which must not exist, be empty, or hold what an equal call
-            left unfinished.
+            left unfinished; or a URL, to which it is delivered from below `options.temp`.
         group_by: columns, or year, month, day, hour, date or weekday of a timestamp column, in a
         zone if one is
             given: `month(ts, 'America/New_York')`, with `AS name` for another name.
@@ -184,7 +185,7 @@ def open(folder: str | os.PathLike[str], *, digest: str | None = None) -> Shards
     """Open a data set that `convert` made.
 
     Args:
-        folder: where it lies.
+        folder: where it lies; a path or a URL.
         digest: that of the data set before an append, to open it as it was then.
 
     Raises:

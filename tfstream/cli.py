@@ -31,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Folder of the data set.")]
+Folder = Annotated[str, typer.Argument(metavar="OUT", help="Folder of the data set, or URL.")]
 SchedulerOption = Annotated[
     str | None,
     typer.Option(help="Address of a Dask scheduler, or threads, processes or synchronous."),
@@ -71,7 +71,7 @@ def convert(
         ),
     ],
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="Folder of the data set, new or empty.")
+        str, typer.Argument(metavar="OUT", help="Folder of the data set, new or empty; or URL.")
     ],
     group_by: Annotated[
         list[str],
@@ -114,11 +114,11 @@ def convert(
             scheduler=scheduler,
             progress=progress,
         )
-    catalog = open_catalog(out)
+    catalog = open_catalog(storage.place(out))
     _say_speed(screen, catalog, catalog.rows, time.perf_counter() - start)
     bad = sum(catalog.sources["quarantined"].to_pylist())
     if bad:
-        screen.say(f"{bad:,} rows could not be read; {out / 'quarantine'} tells why")
+        screen.say(f"{bad:,} rows could not be read; {catalog.folder / 'quarantine'} tells why")
 
 
 @app.command()
@@ -136,10 +136,10 @@ def append(
     from tfstream.conversion.convert import append as run
 
     screen, start = Screen(quiet=quiet), time.perf_counter()
-    before = open_catalog(out).rows
+    before = open_catalog(storage.place(out)).rows
     with screen.progress() as progress:
         run(sources, out, scheduler=scheduler, progress=progress)
-    catalog = open_catalog(out)
+    catalog = open_catalog(storage.place(out))
     _say_speed(screen, catalog, catalog.rows - before, time.perf_counter() - start)
 
 
@@ -151,10 +151,10 @@ def _say_speed(screen: Screen, catalog: Catalog, rows: int, seconds: float) -> N
 @app.command()
 def inspect(out: Folder) -> None:
     """Show the columns, groups, sizes and statistics of a data set."""
-    catalog = open_catalog(storage.local_path(out))
+    catalog = open_catalog(storage.place(out))
     screen = Screen()
     names = catalog.sources["path"].to_pylist()
-    screen.say(f"data set  {out}")
+    screen.say(f"data set  {catalog.folder}")
     screen.say(f"digest    {catalog.digest}")
     for parent in reversed(catalog.manifest.parents):
         screen.say(f"parent    {parent.digest}")
@@ -184,13 +184,15 @@ def repair(out: Folder, scheduler: SchedulerOption = None, *, quiet: QuietOption
         findings = run(out, scheduler=scheduler, progress=progress)
     for finding in findings:
         screen.say(str(finding))
-    screen.say(f"{out}: {len(findings)} findings before; equal to what was converted")
+    screen.say(
+        f"{storage.place(out)}: {len(findings)} findings before; equal to what was converted"
+    )
 
 
 @app.command()
 def verify(
     folder: Annotated[
-        Path, typer.Argument(metavar="OUT|RUN", help="Folder of a data set or of a run.")
+        str, typer.Argument(metavar="OUT|RUN", help="Folder or URL of a data set or of a run.")
     ],
     *,
     deep: Annotated[
@@ -202,13 +204,14 @@ def verify(
     """Print every finding; exit code 1 if there is one."""
     screen = Screen()
     findings = 0
+    place = storage.place(folder)
     for finding in _findings(folder, deep=deep, shards=shards):
         screen.say(str(finding))
         findings += 1
     if findings:
-        screen.say(f"{findings} finding{'s' if findings > 1 else ''} in {folder}")
+        screen.say(f"{findings} finding{'s' if findings > 1 else ''} in {place}")
         raise typer.Exit(1)
-    screen.say(f"no finding in {folder}")
+    screen.say(f"no finding in {place}")
 
 
 @app.command()
@@ -257,11 +260,12 @@ def demo(
     run_demo(out, screen=Screen(), command=command)
 
 
-def _findings(folder: Path, *, deep: bool, shards: Path | None) -> Iterator[Finding]:
+def _findings(out: str, *, deep: bool, shards: str | None) -> Iterator[Finding]:
+    folder = storage.place(out)
     if (folder / description.NAME).is_file():
         from tfstream.lineage.run import open_run
 
-        yield from open_run(folder, shards=shards).verify(deep=deep)
+        yield from open_run(out, shards=shards).verify(deep=deep)
     elif (folder / MANIFEST).is_file():
         yield from check_dataset(open_catalog(folder))
     else:

@@ -117,12 +117,13 @@ def composition(
 def diff(left: RunFolder, right: RunFolder) -> None:
     """Tell the first step at which two runs saw different rows, and why; exit code 1 if so."""
     screen = Screen()
-    found = open_run(left).difference(open_run(right))
+    runs = (open_run(left), open_run(right))
+    found = runs[0].difference(runs[1])
     for name, first, second in found.reasons:
-        screen.say(f"{name}: {first} in {left}, {second} in {right}")
-    for folder, steps in zip((left, right), found.only, strict=True):
+        screen.say(f"{name}: {first} in {runs[0].folder}, {second} in {runs[1].folder}")
+    for run, steps in zip(runs, found.only, strict=True):
         if steps:
-            screen.say(f"{steps:,} steps are in {folder} alone")
+            screen.say(f"{steps:,} steps are in {run.folder} alone")
     if found.step is None:
         screen.say(f"the {found.steps:,} steps that both have saw the same rows in the same order")
         return

@@ -6,7 +6,6 @@ import json
 import sys
 from contextlib import AbstractContextManager
 from enum import Enum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import pyarrow as pa
@@ -21,11 +20,11 @@ if TYPE_CHECKING:
     from tfstream.conversion.progress import ProgressCallback
 
 ShardsFolder = Annotated[
-    Path | None,
-    typer.Option("--shards", help="Folder of the run's data set, if it has moved since."),
+    str | None,
+    typer.Option("--shards", help="Folder or URL of the run's data set, if it has moved since."),
 ]
 RunFolder = Annotated[
-    Path, typer.Argument(metavar="RUN", help="Folder of the run, as given to LineageCallback.")
+    str, typer.Argument(metavar="RUN", help="Folder or URL, as given to LineageCallback.")
 ]
 
 

@@ -16,7 +16,7 @@ HOME = Path(tfstream.__file__).parent
 MODULES = sorted(HOME.rglob("*.py"))
 GROUND = {
     *("arrays", "cursor", "entries", "errors", "fingerprint", "format", "order", "share", "skips"),
-    *("spec", "storage"),
+    *("remote", "remote_path", "spec", "storage"),
 }
 ROOMS = {"conversion", "pipeline", "lineage"}
 ROOF = {"arguments", "cells", "cli", "demo", "display", "evidence", "questions", "screen"}

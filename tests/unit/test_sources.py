@@ -87,12 +87,10 @@ def test_mixed_kinds_are_refused(tree: Path) -> None:
     )
 
 
-def test_an_empty_list_and_a_url_are_refused() -> None:
-    """They name no file."""
+def test_an_empty_list_is_refused() -> None:
+    """It names no file."""
     with pytest.raises(UsageError, match="^the list of sources is empty; name at least one file"):
         discover([])
-    with pytest.raises(UsageError, match="^s3:// is not supported yet; give a local path$"):
-        discover("s3://bucket/x.parquet")
 
 
 cells = st.text(st.sampled_from('ab",\n\r ü'), max_size=6)

@@ -7,6 +7,7 @@ import pytest
 
 from tfstream import storage
 from tfstream.errors import StorageError, UsageError
+from tfstream.remote_path import RemotePath
 
 
 def test_a_failed_publish_leaves_what_was_there(tmp_path: Path) -> None:
@@ -46,11 +47,33 @@ def test_a_folder_that_cannot_be_made_is_a_storage_error(tmp_path: Path) -> None
         storage.publish(tmp_path / "a" / "b", b"")
 
 
-def test_a_url_is_refused() -> None:
+def test_a_url_is_no_local_path() -> None:
     """The message says what to give instead, and not the whole URL, which may hold a password."""
     with pytest.raises(UsageError) as caught:
-        storage.local_path("s3://user:secret@bucket/x")
-    assert str(caught.value) == "s3:// is not supported yet; give a local path"
+        storage.local_path("memory://user:secret@bucket/x")
+    assert str(caught.value) == "memory://bucket/x must lie on this machine; give a local path"
+
+
+def test_a_url_is_a_place() -> None:
+    """Paths stay paths, and so do those that are given as file://."""
+    assert storage.place("a/b") == Path("a/b")
+    assert storage.place("file:///a/b") == Path("/a/b")
+    assert storage.place("memory://a/b/") == RemotePath("memory://a/b")
+
+
+def test_a_remote_path_has_the_names_of_a_path() -> None:
+    """Up and down, and without credentials as a text."""
+    path = RemotePath("https://me:secret@host/a") / "b/c.log"
+    assert path.url == "https://me:secret@host/a/b/c.log"
+    assert str(path) == "https://host/a/b/c.log"
+    assert "secret" not in repr(path)
+    assert (path.name, path.suffix, path.parent.name) == ("c.log", ".log", "b")
+    assert path.with_suffix(".parquet") == path.parent / "c.parquet"
+    assert path / "../../d" == RemotePath("https://me:secret@host/a/d")
+    assert storage.relative(path, path.parent.parent) == "b/c.log"
+    assert RemotePath("https://host/a/b.csv?sig=secret").name == "b.csv"
+    assert RemotePath("s3://b/a?x=1.csv").suffix == ".csv"
+    assert RemotePath("s3://b").parent == RemotePath("s3://b")
 
 
 def test_a_flush_reaches_every_file_and_folder(

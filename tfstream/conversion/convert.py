@@ -17,7 +17,7 @@ import pyarrow as pa
 from tfstream import storage
 from tfstream.conversion import gathering, generations, index, keys, quarantine, vocabularies
 from tfstream.conversion.by_source import OwnRun, write_by_source
-from tfstream.conversion.lock import locked
+from tfstream.conversion.delivery import writing
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.placement import Placement, place
 from tfstream.conversion.plan import ShardPlan, block_limit, plan_shards, plan_spans, shard_path
@@ -33,7 +33,6 @@ from tfstream.conversion.survey import NOTHING_READABLE, Survey, survey
 from tfstream.conversion.text_source import INFER
 from tfstream.conversion.workspace import (
     Workspace,
-    check_out,
     clear_ended,
     held,
     is_ended,
@@ -66,23 +65,22 @@ def convert(  # noqa: PLR0913 - the public signature
     """Convert sources into a data set; see `tfstream.convert`."""
     options = options or ConvertOptions()
     expressions = (group_by,) if isinstance(group_by, str) else tuple(group_by)
-    folder = storage.local_path(out).absolute()
-    check_out(folder)
-    with contextlib.closing(Scheduler(scheduler, progress)) as tasks, locked(folder) as was_there:
-        # Again: the conversion that had the lock may have come to its end meanwhile.
-        check_out(folder)
-        with _known(source, folder, options, tasks) as (sources, run):
-            if (folder / MANIFEST).exists():
-                before = open_catalog(folder)
-                wanted = keys.spelled(expressions, before.schema.names)
-                asked = (wanted, options.kept, str(sources.root or ""))
-                done = (before.manifest.group_by, before.manifest.options, before.manifest.root)
-                if not (was_there and asked == done and _is_ended(before, sources, tasks)):
-                    raise ResumeError(held(folder))
-                clear_ended(folder)
-                return
-            surveyed = survey(sources, options, run)
-            _write(folder, sources, surveyed, expressions, options, tasks)
+    with (
+        contextlib.closing(Scheduler(scheduler, progress)) as tasks,
+        writing(storage.place(out), options.temp, appends=False) as (folder, was_there),
+        _known(source, folder, options, tasks) as (sources, run),
+    ):
+        if (folder / MANIFEST).exists():
+            before = open_catalog(folder)
+            wanted = keys.spelled(expressions, before.schema.names)
+            asked = (wanted, options.kept, str(sources.root or ""))
+            done = (before.manifest.group_by, before.manifest.options, before.manifest.root)
+            if not (was_there and asked == done and _is_ended(before, sources, tasks)):
+                raise ResumeError(held(folder))
+            clear_ended(folder)
+            return
+        surveyed = survey(sources, options, run)
+        _write(folder, sources, surveyed, expressions, options, tasks)
 
 
 def append(
@@ -94,12 +92,13 @@ def append(
     progress: ProgressCallback | None = None,
 ) -> None:
     """Add sources to a data set; see `tfstream.append`."""
-    folder = storage.local_path(out).absolute()
-    # Before anything is made there: what is no data set is refused.
-    open_catalog(folder)
-    with contextlib.closing(Scheduler(scheduler, progress)) as tasks, locked(folder) as was_there:
+    options = options or ConvertOptions()
+    with (
+        contextlib.closing(Scheduler(scheduler, progress)) as tasks,
+        writing(storage.place(out), options.temp, appends=True) as (folder, was_there),
+    ):
         before = open_catalog(folder)
-        options = replace(options or ConvertOptions(), **before.manifest.options)
+        options = replace(options, **before.manifest.options)
         with _known(source, folder, options, tasks) as (found, run):
             if was_there and _is_ended(before, found, tasks):
                 clear_ended(folder)
@@ -123,7 +122,8 @@ def _known(
 
 def _is_ended(before: Catalog, sources: Sources, tasks: Scheduler) -> bool:
     """Whether the last generation is of these sources, and what is unfinished is to be removed."""
-    if not is_ended(before.folder) or not generations.may_be_last(sources, before):
+    is_last = generations.may_be_last(sources, before)
+    if not is_last or not is_ended(storage.local_path(before.folder)):
         return False
     hashes = tasks.run("hash sources", gathering.sha256, [(s,) for s in sources.files])
     return bool(hashes == generations.last_sources(before)["sha256"].to_pylist())

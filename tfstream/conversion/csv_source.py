@@ -9,17 +9,18 @@ import mmap
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
+from tfstream import storage
 from tfstream.conversion import exact, text_source
 from tfstream.conversion.reading import FindOut, Found, Source, Wish
 from tfstream.conversion.text_source import TextStretch
 from tfstream.conversion.types import kept_schema
-from tfstream.errors import DataError, StorageError
+from tfstream.errors import DataError
+from tfstream.storage import Place
 
 _SCAN_BYTES = 16 << 20
 _BLOCK_BYTES = 1 << 20
@@ -146,8 +147,6 @@ def stretches(source: Source, wish: Wish) -> list[TextStretch]:
         places, broken = error.places, "a quoted field does not end"
     except ValueError as error:
         raise DataError(f"{source.path} is not readable as CSV: {error}") from error
-    except OSError as error:
-        raise StorageError(f"cannot read {source.path}: {error.strerror or error}") from error
     form = CsvForm(_names(source, places[0]), frozenset(wish.types))
     found = [
         TextStretch(source=source, start=start, stop=stop, form=form)
@@ -178,7 +177,7 @@ def unified(left: pa.DataType, right: pa.DataType) -> pa.DataType:
     return pa.string()
 
 
-def cuts(path: Path, partition_bytes: int) -> list[int]:
+def cuts(path: Place, partition_bytes: int) -> list[int]:
     """Bytes at which records begin, about `partition_bytes` apart, and the end of the file.
 
     The first is behind the header.
@@ -187,7 +186,7 @@ def cuts(path: Path, partition_bytes: int) -> list[int]:
         UnclosedQuoteError: if a quoted field does not end.
         ValueError: if that is in the first line.
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+    with storage.mapped(path) as data:
         header = _RECORD.match(data)
         if header is None:
             raise ValueError("a quoted field in its first line does not end")
@@ -207,8 +206,7 @@ def _parses(type_: pa.DataType) -> bool:
 
 
 def _names(source: Source, stop: int) -> tuple[str, ...]:
-    with source.path.open("rb") as file:
-        header = file.read(stop)
+    header = storage.read_range(source.path, 0, stop)
     try:
         schema = pyarrow.csv.read_csv(
             pa.BufferReader(header), parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True)

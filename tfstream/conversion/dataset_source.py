@@ -10,6 +10,7 @@ from pyarrow import fs
 
 from tfstream.conversion.sources import Sources, named
 from tfstream.errors import UsageError
+from tfstream.storage import Place
 
 _FORMATS = (
     ds.ParquetFileFormat,
@@ -33,7 +34,7 @@ def discover(dataset: ds.Dataset) -> Sources:
         raise UsageError(
             "the dataset is filtered; convert all of it, and use where() on what comes of it"
         )
-    found: dict[Path, dict[str, pa.Scalar]] = {}
+    found: dict[Place, dict[str, pa.Scalar]] = {}
     for fragment in dataset.get_fragments():
         if not isinstance(fragment, ds.FileFragment) or not isinstance(
             fragment.filesystem, fs.LocalFileSystem

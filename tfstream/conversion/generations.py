@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tfstream import storage
 from tfstream.conversion import frame_source
 from tfstream.conversion.csv_source import unified
 from tfstream.conversion.runs import Run
@@ -44,12 +45,12 @@ def rooted(sources: Sources, before: Catalog) -> Sources:
         return replace(sources, files=tuple(numbered))
     files = []
     for source in sources.files:
-        if not source.path.is_relative_to(root):
+        if not storage.lies_in(source.path, storage.place(root)):
             raise UsageError(
                 f"{source.path} does not lie below {root}, where the names of the sources of "
                 f"{before.folder} begin; move it there"
             )
-        name = source.path.relative_to(root).as_posix()
+        name = storage.relative(source.path, storage.place(root))
         if name in known:
             raise UsageError(
                 f"{source.path} is a source of {before.folder} already; name new files alone"
@@ -162,7 +163,7 @@ def joined(before: Catalog, tables: Mapping[str, pa.Table]) -> dict[str, pa.Tabl
             them, row ids too, begins at 0. Statistics name their rows as the data set does.
     """
     generation = generation_folder(before.folder, before.manifest.generation + 1)
-    prefix = generation.relative_to(before.folder).as_posix()
+    prefix = storage.relative(generation, before.folder)
     paths = [f"{prefix}/{path}" for path in tables["shards"]["path"].to_pylist()]
     rows, shards = before.rows, before.shards.num_rows
     moved = {

@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 import pyarrow as pa
 
+from tfstream import storage
 from tfstream.conversion import piecewise
 from tfstream.conversion.reading import Found, Source, Wish
+from tfstream.remote_path import RemotePath
 
 
 def find(source: Source, wish: Wish) -> Found:
@@ -20,7 +22,11 @@ class _Batches:
     """See `Pieces`."""
 
     def __init__(self, source: Source) -> None:
-        self._file = pa.memory_map(str(source.path))
+        self._file = (
+            pa.PythonFile(storage.for_arrow(source.path), "r")
+            if isinstance(source.path, RemotePath)
+            else pa.memory_map(str(source.path))
+        )
         reader = pa.ipc.open_file(self._file)
         self.schema: pa.Schema = reader.schema
         self.count: int = reader.num_record_batches

@@ -95,6 +95,10 @@ class JsonForm:
         return merged(left, right, _widened)
 
 
+_LINE_BYTES = 1 << 16
+"""Read at once where a line's end is looked for."""
+
+
 def find(files: Sequence[Source], wish: Wish, run: FindOut) -> list[Found]:
     """The columns and stretches of files of JSON lines, from one pass over all of them.
 
@@ -116,11 +120,13 @@ def stretches(source: Source, wish: Wish) -> list[TextStretch]:
     """
     places = [0]
     try:
-        with source.path.open("rb") as file:
+        with source.path.open("rb", _LINE_BYTES) as file:
             while places[-1] + wish.partition_bytes < source.size_bytes:
                 file.seek(places[-1] + wish.partition_bytes - 1)
                 file.readline()
                 places.append(file.tell())
+    except StorageError:
+        raise
     except OSError as error:
         raise StorageError(f"cannot read {source.path}: {error.strerror or error}") from error
     if places[-1] < source.size_bytes:

@@ -36,7 +36,8 @@ class ConvertOptions:
     partition_bytes: int = 64 << 20
     """Bytes of the source, uncompressed, that one task reads at once."""
     temp: str | None = None
-    """Folder for about one uncompressed copy of the data; by default inside the output."""
+    """Folder for about one uncompressed copy of the data; by default inside the output, or, where
+    that is a URL, in the user's cache. Then the data set lies here too until it is delivered."""
 
     def __post_init__(self) -> None:  # noqa: D105 - the class says what is checked
         for name in ("block_rows", "shard_bytes", "partition_bytes"):

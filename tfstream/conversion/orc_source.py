@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import orc
 
+from tfstream import storage
 from tfstream.conversion import piecewise
 from tfstream.conversion.reading import Found, Source, Wish
 
@@ -21,7 +22,9 @@ class _Stripes:
     """See `Pieces`."""
 
     def __init__(self, source: Source) -> None:
-        self._file = orc.ORCFile(str(source.path))
+        self._bytes = storage.for_arrow(source.path)
+        with storage.told_by_store(self._bytes):
+            self._file = orc.ORCFile(self._bytes)
         self._size_bytes = source.size_bytes
         self.schema: pa.Schema = self._file.schema
         self.count: int = self._file.nstripes
@@ -48,7 +51,8 @@ class _Stripes:
 
     def _stripe(self, piece: int, columns: Sequence[str]) -> pa.RecordBatch:
         try:
-            return self._file.read_stripe(piece, columns=list(columns))
+            with storage.told_by_store(self._bytes):
+                return self._file.read_stripe(piece, columns=list(columns))
         except pa.ArrowException as error:
             # For bytes that do not decode it has no error but "unknown".
             raise pa.ArrowInvalid(str(error).removeprefix("Unknown error: ")) from error

@@ -9,8 +9,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfstream import storage
 from tfstream.conversion import piecewise
 from tfstream.conversion.reading import Found, Source, Wish
+from tfstream.remote_path import RemotePath
 
 _PAGE_BUFFER_BYTES = 1 << 20
 """Read-ahead per column where a row group is too large to be read at once."""
@@ -31,7 +33,7 @@ class _RowGroups:
 
     def __init__(self, source: Source) -> None:
         self._path = source.path
-        with pq.ParquetFile(source.path) as file:
+        with pq.ParquetFile(storage.for_arrow(source.path)) as file:
             self.schema: pa.Schema = file.schema_arrow
             self._metadata = file.metadata
         self._leaves: int = self._metadata.num_columns
@@ -96,11 +98,12 @@ class _RowGroups:
 
     def _opened(self, buffer_size: int = 0, encoded: Sequence[str] = ()) -> pq.ParquetFile:
         return pq.ParquetFile(
-            self._path,
+            storage.for_arrow(self._path),
             read_dictionary=list(encoded),
             metadata=self._metadata,
             buffer_size=buffer_size,
-            pre_buffer=False,
+            # Few large requests where each takes its time.
+            pre_buffer=isinstance(self._path, RemotePath) and not buffer_size,
             page_checksum_verification=True,
         )
 

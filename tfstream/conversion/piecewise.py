@@ -10,7 +10,16 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from tfstream.conversion.reading import Bad, Found, Rows, Source, Wish, first_line, sifted
+from tfstream.conversion.reading import (
+    Bad,
+    Found,
+    Rows,
+    Source,
+    Wish,
+    first_line,
+    is_unreached,
+    sifted,
+)
 from tfstream.errors import DataError, StorageError
 
 
@@ -98,7 +107,7 @@ class PieceStretch:
                 del table
                 yield found
         except (pa.ArrowInvalid, OSError) as error:
-            if isinstance(error, OSError) and error.errno is not None:
+            if is_unreached(error):
                 raise
             yield iter([self._bad(pieces, i, first_line(error))])
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import pyarrow as pa
 
-from tfstream.errors import DataError
+from tfstream.errors import DataError, StorageError
+from tfstream.storage import Place
 
 T = TypeVar("T")
 
@@ -25,14 +25,14 @@ class Source:
 
     ordinal: int
     """Its place among the sources, from 0."""
-    path: Path
+    path: Place
     """Where it lies now."""
     name: str
     """Its path relative to the common root, with slashes: what provenance calls it."""
     size_bytes: int
     """Length of the file."""
     mtime_ns: int = 0
-    """When it was last changed, in nanoseconds since 1970."""
+    """When it was last changed, in nanoseconds since 1970; of an object see `remote.state`."""
     folder_columns: Mapping[str, pa.Scalar] = field(default_factory=dict)
     """Columns that the names of its folders tell, with the value that all of its rows have."""
     sha256: str | None = None
@@ -166,8 +166,7 @@ def sifted(
     try:
         table = read(start, stop)
     except (pa.ArrowInvalid, OSError) as error:
-        # pyarrow also raises OSError, without a number, for bytes that do not decode.
-        if isinstance(error, OSError) and error.errno is not None:
+        if is_unreached(error):
             raise
         reason = first_line(error)
     else:
@@ -179,6 +178,15 @@ def sifted(
     middle = (start + stop) // 2
     yield from sifted(start, middle, read)
     yield from sifted(middle, stop, read)
+
+
+def is_unreached(error: Exception) -> bool:
+    """Whether bytes could not be had, which is no row that cannot be read.
+
+    pyarrow also raises OSError, without a number, for bytes that do not decode.
+    """
+    has_number = isinstance(error, OSError) and error.errno is not None
+    return has_number or isinstance(error, StorageError)
 
 
 def first_line(error: Exception) -> str:

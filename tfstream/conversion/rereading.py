@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
+from tfstream import storage
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.sources import Sources, named
 from tfstream.conversion.survey import survey
@@ -61,7 +61,7 @@ def _file(catalog: Catalog, source: int) -> Sources:
     name, size = (catalog.sources[column][source].as_py() for column in ("path", "size_bytes"))
     if not catalog.manifest.root:
         raise UsageError(f"{name} was a partition of a DataFrame, of which no file is kept")
-    path = Path(catalog.manifest.root) / name
+    path = storage.place(catalog.manifest.root) / name
     if not path.is_file():
         raise UsageError(f"the source {path} is not there any more; bring it back")
     sources = named({path: {}})

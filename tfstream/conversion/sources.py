@@ -9,10 +9,11 @@ import glob
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath
 
 import pyarrow as pa
 
+from tfstream import remote, storage
 from tfstream.conversion import (
     csv_source,
     ipc_source,
@@ -22,7 +23,8 @@ from tfstream.conversion import (
 )
 from tfstream.conversion.reading import FindOut, Found, Source, Wish
 from tfstream.errors import DataError, StorageError, UsageError
-from tfstream.storage import local_path
+from tfstream.remote_path import RemotePath
+from tfstream.storage import Place
 
 SourceArgument = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 """A file, a glob, a folder, or a list of them."""
@@ -63,7 +65,7 @@ _SUFFIXES = ", ".join(_BY_SUFFIX)
 class Sources:
     """All files of a conversion, sorted by name."""
 
-    root: Path | None
+    root: Place | None
     """The deepest folder that holds all of them; None for what is no file."""
     kind: Kind
     """What they are, by their suffix."""
@@ -83,51 +85,73 @@ def discover(source: SourceArgument) -> Sources:
     listed = [source] if isinstance(source, (str, os.PathLike)) else list(source)
     if not listed:
         raise UsageError("the list of sources is empty; name at least one file, glob or folder")
-    return named({path: {} for one in listed for path in _files(local_path(one))})
+    return named({path: {} for one in listed for path in _files(storage.place(one))})
 
 
-def named(found: Mapping[Path, Mapping[str, pa.Scalar]]) -> Sources:
+def named(found: Mapping[Place, Mapping[str, pa.Scalar]]) -> Sources:
     """The sources that these files are.
 
     Args:
         found: the columns that each file's folders tell, by its path.
 
     Raises:
-        UsageError: if one has another suffix, or kinds are mixed.
+        UsageError: if one has another suffix, or kinds or places without a common root are mixed.
     """
-    columns = {Path(os.path.abspath(path)): told for path, told in found.items()}  # noqa: PTH100 - links stay
-    kinds: dict[str, tuple[Kind, Path]] = {}
-    for path in sorted(columns):
+    columns = {_absolute(path): told for path, told in found.items()}
+    kinds: dict[str, tuple[Kind, Place]] = {}
+    for path in sorted(columns, key=str):
         kind = _kind(path)
         kinds.setdefault(kind.name, (kind, path))
     if len(kinds) > 1:
         listed = " and ".join(f"{name} ({path})" for name, (_, path) in sorted(kinds.items()))
         raise UsageError(f"the sources mix {listed}; convert them one after the other")
-    root = Path(os.path.commonpath([path.parent for path in columns]))
-    names = sorted((path.relative_to(root).as_posix(), path) for path in columns)
+    root = _root(list(columns))
+    names = sorted((storage.relative(path, root), path) for path in columns)
     files = tuple(
         Source(
             ordinal=i,
             path=path,
             name=name,
-            size_bytes=state.st_size,
-            mtime_ns=state.st_mtime_ns,
+            size_bytes=size_bytes,
+            mtime_ns=mtime_ns,
             folder_columns=columns[path],
         )
         for i, (name, path) in enumerate(names)
-        for state in [_state(path)]
+        for size_bytes, mtime_ns in [_state(path)]
     )
     return Sources(root=root, kind=next(iter(kinds.values()))[0], files=files)
 
 
-def _state(path: Path) -> os.stat_result:
-    try:
-        return path.stat()
-    except FileNotFoundError as error:
-        what = f"is a link to {path.readlink()}, which" if path.is_symlink() else "went; it"
-        raise UsageError(f"{path} {what} is not there; name a file that is") from error
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror}") from error
+def _absolute(path: Place) -> Place:
+    # Links stay what they are called.
+    return path if isinstance(path, RemotePath) else Path(os.path.abspath(path))  # noqa: PTH100
+
+
+def _root(paths: Sequence[Place]) -> Place:
+    """The deepest folder that holds all of them."""
+    local = [path.parent for path in paths if isinstance(path, Path)]
+    if len(local) == len(paths):
+        return Path(os.path.commonpath(local))
+    root = paths[0].parent
+    while not all(storage.lies_in(path, root) for path in paths):
+        if root.parent == root:
+            other = next(path for path in paths if not storage.lies_in(path, root))
+            raise UsageError(
+                f"{paths[0]} and {other} have no folder in common, which their names would begin "
+                "at; convert them one after the other"
+            )
+        root = root.parent
+    return root
+
+
+def _state(path: Place) -> tuple[int, int]:
+    found = storage.state(path)
+    if found is None:
+        what = "went; it"
+        if isinstance(path, Path) and path.is_symlink():
+            what = f"is a link to {path.readlink()}, which"
+        raise UsageError(f"{path} {what} is not there; name a file that is")
+    return found
 
 
 def refuse_changed(sources: Sources) -> None:
@@ -139,31 +163,29 @@ def refuse_changed(sources: Sources) -> None:
     for source in sources.files:
         if source.sha256:
             continue
-        try:
-            state = source.path.stat()
-        except OSError as error:
-            raise DataError(f"{source.path} went while it was converted") from error
-        if (state.st_size, state.st_mtime_ns) != (source.size_bytes, source.mtime_ns):
+        found = storage.state(source.path)
+        if found is None:
+            raise DataError(f"{source.path} went while it was converted")
+        if found != (source.size_bytes, source.mtime_ns):
             raise DataError(f"{source.path} was changed while it was converted; convert again")
 
 
-def _kind(path: Path) -> Kind:
+def _kind(path: Place) -> Kind:
     kind = _BY_SUFFIX.get(path.suffix.lower())
     if kind is None:
         raise UsageError(f"{path} has none of the suffixes {_SUFFIXES}; name files that do")
     return kind
 
 
-def _files(path: Path) -> Iterable[Path]:
+def _files(path: Place) -> Iterable[Place]:
+    if path.is_file():
+        return [path]
     if path.is_dir():
         files = _below(path)
         if not files:
             raise UsageError(f"the folder {path} has no file with a suffix {_SUFFIXES}")
         return files
-    if path.is_file():
-        return [path]
-    matches = [Path(match) for match in glob.glob(str(path), recursive=True)]  # noqa: PTH207 - absolute patterns too
-    files = [file for match in matches for file in (_below(match) if match.is_dir() else [match])]
+    files = _matching(path)
     if not files:
         raise UsageError(
             f"there is no source {path}; name a file, a glob that matches one, or a folder"
@@ -171,16 +193,32 @@ def _files(path: Path) -> Iterable[Path]:
     return files
 
 
-def _below(folder: Path) -> list[Path]:
+def _matching(pattern: Place) -> Sequence[Place]:
+    """The files that a glob matches; what lies below the folders, if they are local."""
+    if isinstance(pattern, RemotePath):
+        return [RemotePath(url) for url in remote.matching(pattern.url)]
+    matches = [Path(match) for match in glob.glob(str(pattern), recursive=True)]  # noqa: PTH207 - absolute patterns too
+    return [file for match in matches for file in (_below(match) if match.is_dir() else [match])]
+
+
+def _below(folder: Place) -> Sequence[Place]:
+    if isinstance(folder, RemotePath):
+        names = [PurePosixPath(name) for name in remote.below(folder.url)]
+        return [folder / name for name in names if _counts(name)]
+
     def refuse(error: OSError) -> None:
         # A folder that is passed over would be rows that are missing in silence.
         raise StorageError(f"cannot look into {error.filename}: {error.strerror}") from error
 
     return [
         file
-        for place, _, names in os.walk(folder, onerror=refuse)
-        for file in (Path(place, name) for name in names)
-        if file.suffix.lower() in _BY_SUFFIX
-        and not any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
-        and not file.is_dir()
+        for at, _, names in os.walk(folder, onerror=refuse)
+        for file in (Path(at, name) for name in names)
+        if _counts(file.relative_to(folder)) and not file.is_dir()
     ]
+
+
+def _counts(path: PurePath) -> bool:
+    """Whether a file of this name in a folder is a source."""
+    is_hidden = any(part.startswith((".", "_")) for part in path.parts)
+    return path.suffix.lower() in _BY_SUFFIX and not is_hidden

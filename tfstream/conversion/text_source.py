@@ -9,8 +9,9 @@ from typing import Protocol
 
 import pyarrow as pa
 
+from tfstream import storage
 from tfstream.conversion.reading import Bad, FindOut, Found, Rows, Source, Wish, sifted
-from tfstream.errors import DataError, StorageError
+from tfstream.errors import DataError
 
 INFER = "infer types"
 """The stage that parses all text once, for its types."""
@@ -172,12 +173,7 @@ class TextStretch:
         )
 
     def _data(self) -> bytes:
-        try:
-            with self.source.path.open("rb") as file:
-                file.seek(self.start)
-                return file.read(self.stop - self.start)
-        except OSError as error:
-            raise StorageError(f"cannot read {self.source}: {error.strerror or error}") from error
+        return storage.read_range(self.source.path, self.start, self.stop - self.start)
 
 
 def find(

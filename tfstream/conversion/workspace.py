@@ -23,7 +23,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from tfstream import storage
+from tfstream import remote, storage
 from tfstream.conversion.options import ConvertOptions
 from tfstream.conversion.purpose import read_purpose
 from tfstream.conversion.sources import Sources
@@ -33,16 +33,19 @@ from tfstream.format import damage
 from tfstream.format.document import FORMAT
 from tfstream.format.index_files import generation_folder
 from tfstream.format.manifest import MANIFEST, UNFINISHED, Parent
+from tfstream.storage import Place
 
-SOURCES, PARTITIONS = "sources", "partitions"
-"""Folders for what is known of the sources before there is a purpose."""
+SOURCES, PARTITIONS, DELIVERY = "sources", "partitions", "delivery"
+"""Folders for what belongs to no purpose: what is known of the sources before there is one, and
+what is known of the way to a URL."""
 
 _FINAL = (UsageError, DataError)
 """Errors that lie in the call or in the data, which the next call must change."""
 _PURPOSE = "purpose.json"
 _MOVED = ("shards", "provenance", "quarantine")
 """Folders of the draft that move into the output."""
-_PARTS = (*_MOVED, "index")
+PARTS = (*_MOVED, "index")
+"""Folders of a generation."""
 _DRAFT = ".*.draft"
 """Names of what `storage.publishing` had not finished."""
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
@@ -182,7 +185,7 @@ class Workspace:
         """Publish the manifest that is ready."""
         # They go before the disk is waited for, which then need not write them.
         shutil.rmtree(self.runs, ignore_errors=True)
-        for part in _PARTS:
+        for part in PARTS:
             if (self.target / part).exists():
                 storage.flush(self.target / part)
         storage.publish(self.out / MANIFEST, storage.read(self._ready))
@@ -225,7 +228,7 @@ class Workspace:
             if state != before["sources"][path]:
                 raise ResumeError(
                     f"{path} has changed since the conversion into {self.out} was stopped "
-                    f"({_told(before['sources'][path])} then, {_told(state)} now); "
+                    f"({_told(path, before['sources'][path])} then, {_told(path, state)} now); "
                     f"remove {unfinished} to begin anew"
                 )
 
@@ -234,7 +237,7 @@ class Workspace:
         clear_ended(self.out)
         shutil.rmtree(self.runs, ignore_errors=True)
         if not self.is_published:
-            for part in ("",) if self.generation else _PARTS:
+            for part in ("",) if self.generation else PARTS:
                 shutil.rmtree(self.target / part, ignore_errors=True)
 
 
@@ -294,7 +297,7 @@ def check_out(out: Path) -> None:
         raise StorageError(f"cannot look into {out}: {error.strerror}") from error
     if MANIFEST in there and UNFINISHED not in there:
         raise ResumeError(held(out))
-    ours = {UNFINISHED, *_PARTS, MANIFEST}
+    ours = {UNFINISHED, *PARTS, MANIFEST}
     other = [name for name in there if name not in ours and not fnmatch(name, _DRAFT)]
     if there and (other or UNFINISHED not in there):
         raise ResumeError(
@@ -310,6 +313,11 @@ def is_ended(out: Path) -> bool:
     published = _generation(out)
     purposes = (read_purpose(path) for path in _purposes(out))
     return all(len(purpose["parents"]) <= published for purpose in purposes)
+
+
+def is_finished(out: Path) -> bool:
+    """Whether nothing is there that a conversion could go on with but what it delivers."""
+    return not any(path.is_dir() and path.name != DELIVERY for path in (out / UNFINISHED).iterdir())
 
 
 def clear_ended(out: Path) -> None:
@@ -336,14 +344,16 @@ def unfinished_sources(out: Path) -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def held(out: Path) -> str:
+def held(out: Place) -> str:
     """What to say of a folder that has a data set."""
     return f"{out} already holds a data set; choose another folder, or remove it first"
 
 
-def _told(state: list[int]) -> str:
-    """A source's size and time of change, for people."""
+def _told(path: str, state: list[int]) -> str:
+    """A source's size and time of change, for people; of an object no time is known."""
     size_bytes, mtime_ns = state
+    if remote.is_url(path):
+        return f"{size_bytes:,} bytes with the tag {mtime_ns:x}"
     when = datetime.fromtimestamp(mtime_ns / 1e9, timezone.utc).isoformat(" ", "milliseconds")
     return f"{size_bytes:,} bytes of {when}"
 
@@ -352,7 +362,7 @@ def _folders(out: Path) -> list[Path]:
     """The folders of purposes."""
     folder = out / UNFINISHED
     found = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    return [path for path in found if path.name not in {SOURCES, PARTITIONS}]
+    return [path for path in found if path.name not in {SOURCES, PARTITIONS, DELIVERY}]
 
 
 def _purposes(out: Path) -> list[Path]:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from tfstream.format import damage, index_files, parquet, provenance, reader
 from tfstream.format.canonical import digest_of
 from tfstream.format.index_files import generation_folder
 from tfstream.format.manifest import UNFINISHED, Catalog, open_catalog
+from tfstream.storage import Place
 
 _READ_BYTES = 1 << 20
 
@@ -85,7 +85,8 @@ def _check_shard(catalog: Catalog, shard: int) -> Iterator[Finding]:
     try:
         index_files.refuse_links(catalog.folder, catalog.folder / path)
         with (catalog.folder / path).open("rb") as file:
-            there = os.fstat(file.fileno()).st_size
+            there = file.seek(0, os.SEEK_END)
+            file.seek(0)
             blocks = np.flatnonzero(catalog.block_shard == shard)
             for block in blocks.tolist():
                 framed = file.read(min(int(catalog.block_size[block]), there))
@@ -129,7 +130,7 @@ def _check_summaries(catalog: Catalog) -> Iterator[Finding]:
     """Check the tables of statistics, which opening does not read."""
     folder = generation_folder(catalog.folder, catalog.manifest.generation)
     for name in ("statistics", "vocabulary_counts"):
-        where = (folder / "index" / f"{name}.parquet").relative_to(catalog.folder).as_posix()
+        where = storage.relative(folder / "index" / f"{name}.parquet", catalog.folder)
         for error in _errors(partial(getattr, catalog, name)):
             yield Finding(where=where, what=error)
 
@@ -139,14 +140,14 @@ def _check_unknown(catalog: Catalog) -> Iterator[Finding]:
     following = generation_folder(catalog.folder, catalog.manifest.generation + 1)
     is_newest = open_catalog(catalog.folder).digest == catalog.digest
     if is_newest and following.exists() and not (catalog.folder / UNFINISHED).exists():
-        name = following.relative_to(catalog.folder).as_posix()
+        name = storage.relative(following, catalog.folder)
         yield Finding(where=name, what="it is no part of the data set: the manifest is older")
     known = set(catalog.shards["path"].to_pylist())
     for generation in range(catalog.manifest.generation + 1):
         folder = generation_folder(catalog.folder, generation) / "shards"
-        for path in sorted(folder.rglob("*")):
-            name = path.relative_to(catalog.folder).as_posix()
-            if name not in known and not path.is_dir():
+        for found in storage.below(folder):
+            name = storage.relative(folder / found, catalog.folder)
+            if name not in known:
                 yield Finding(where=name, what="the index knows no such shard")
 
 
@@ -155,9 +156,8 @@ def check_sources(catalog: Catalog) -> Iterator[Finding]:
     if not catalog.manifest.root:
         return
     for row in catalog.sources.select(["path", "sha256"]).to_pylist():
-        path = Path(catalog.manifest.root) / row["path"]
-        if path.exists():
-            yield from _check_file(path, row["path"], row["sha256"])
+        path = storage.place(catalog.manifest.root) / row["path"]
+        yield from _check_file(path, row["path"], row["sha256"])
 
 
 def _check_quarantine(catalog: Catalog) -> Iterator[Finding]:
@@ -166,7 +166,7 @@ def _check_quarantine(catalog: Catalog) -> Iterator[Finding]:
         if not expected:
             continue
         path = provenance.quarantine_path(catalog, source)
-        where = path.relative_to(catalog.folder).as_posix()
+        where = storage.relative(path, catalog.folder)
         try:
             index_files.refuse_links(catalog.folder, path)
             table = parquet.read(path, where, rows=expected)
@@ -179,8 +179,10 @@ def _check_quarantine(catalog: Catalog) -> Iterator[Finding]:
             yield Finding(where=where, what=f"it does not account for the {expected} rows")
 
 
-def _check_file(path: Path, name: str, expected: str) -> Iterator[Finding]:
+def _check_file(path: Place, name: str, expected: str) -> Iterator[Finding]:
     try:
+        if not path.exists():
+            return
         found = storage.sha256(path)
     except StorageError as error:
         yield Finding(where=name, what=str(error))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -11,9 +11,10 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from tfstream.errors import DataError
+from tfstream.storage import Place
 
 
-def check_paths(paths: list[str], where: Path) -> None:
+def check_paths(paths: list[str], where: Place) -> None:
     """Refuse a path that could lead out of the folder that it is relative to.
 
     Raises:
@@ -45,7 +46,7 @@ def check_table(
             raise DataError(f"expected no null. Where: {where}: {field.name}")
 
 
-def check_numbers(shards: pa.Table, blocks: pa.Table, folder: Path) -> None:
+def check_numbers(shards: pa.Table, blocks: pa.Table, folder: Place) -> None:
     """Refuse an index whose blocks do not tile its rows, or do not lie in their shards.
 
     Raises:
@@ -69,7 +70,7 @@ def check_numbers(shards: pa.Table, blocks: pa.Table, folder: Path) -> None:
         )
 
 
-def check_tiles(tables: Mapping[str, pa.Table], keys: Sequence[str], folder: Path) -> None:
+def check_tiles(tables: Mapping[str, pa.Table], keys: Sequence[str], folder: Place) -> None:
     """Refuse an index whose shards or groups do not tile its rows, or whose groups lack a key.
 
     Raises:

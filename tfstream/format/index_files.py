@@ -11,32 +11,36 @@ import pyarrow as pa
 from tfstream import storage
 from tfstream.errors import CorruptionError, DataError
 from tfstream.format import parquet
+from tfstream.remote_path import RemotePath
+from tfstream.storage import Place, PlaceT
 
 _GENERATIONS = "generations"
 
 
-def generation_folder(folder: Path, generation: int) -> Path:
+def generation_folder(folder: PlaceT, generation: int) -> PlaceT:
     """Where shards, provenance and index of a generation lie: those of the first in the folder."""
     return folder / _GENERATIONS / str(generation) if generation else folder
 
 
-def refuse_links(folder: Path, path: Path) -> None:
-    """Refuse a file of a data set that a link puts outside its folder.
+def refuse_links(folder: Place, path: Place) -> None:
+    """Refuse a file of a data set that a link puts outside its folder; objects are no links.
 
     Raises:
         DataError: with where it leads.
     """
+    if isinstance(path, RemotePath) or isinstance(folder, RemotePath):
+        return
     real = os.path.realpath(path)
     if not Path(real).is_relative_to(os.path.realpath(folder)):
         raise DataError(f"{path} is a link to {real}, outside the data set; copy the file instead")
 
 
-def path_of(folder: Path, generation: int, name: str) -> Path:
+def path_of(folder: PlaceT, generation: int, name: str) -> PlaceT:
     """Where a table of the index lies."""
     return generation_folder(folder, generation) / "index" / f"{name}.parquet"
 
 
-def read_inside(folder: Path, path: Path) -> bytes:
+def read_inside(folder: Place, path: Place) -> bytes:
     """A whole file of a data set.
 
     Raises:
@@ -47,7 +51,7 @@ def read_inside(folder: Path, path: Path) -> bytes:
     return storage.read(path)
 
 
-def read_table(folder: Path, path: Path, sha256: str) -> pa.Table:
+def read_table(folder: Place, path: Place, sha256: str) -> pa.Table:
     """A table, whose bytes are checked before anything of them is read.
 
     Raises:

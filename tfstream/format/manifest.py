@@ -24,6 +24,7 @@ from tfstream.format.document import FORMAT, MINIMUM_READER, document_sha256
 from tfstream.format.document import check as check_document
 from tfstream.format.schema import Schema
 from tfstream.format.statistics import STATISTICS, VOCABULARY_COUNTS
+from tfstream.storage import Place
 
 MANIFEST = "manifest.json"
 
@@ -122,7 +123,7 @@ class Manifest:
 class Catalog:
     """An open data set: its manifest and index, checked against its digest."""
 
-    folder: Path
+    folder: Place
     manifest: Manifest
     digest: str
     index_sha256: Mapping[str, str]
@@ -174,7 +175,7 @@ class Catalog:
         index_checks.check_table(table, _SUMMARIES[name], str(path), _UNKNOWN)
         return table
 
-    def shard_path(self, shard: int) -> Path:
+    def shard_path(self, shard: int) -> Place:
         """Where a shard lies."""
         path: str = self.shards["path"][shard].as_py()
         return self.folder / path
@@ -242,7 +243,7 @@ def write_index(  # noqa: PLR0913 - one argument a table
     return json.dumps(document, indent=2).encode() + b"\n"
 
 
-def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
+def open_catalog(folder: Place, digest: str | None = None) -> Catalog:
     """Open a data set.
 
     Args:
@@ -305,7 +306,7 @@ def open_catalog(folder: Path, digest: str | None = None) -> Catalog:
         )
 
 
-def _found(folder: Path, digest: str | None) -> tuple[Path, str, Manifest, dict[str, str]]:
+def _found(folder: Place, digest: str | None) -> tuple[Place, str, Manifest, dict[str, str]]:
     """The manifest to open, with its file, digest and the SHA-256 of each table's file."""
     path = folder / MANIFEST
     if not path.is_file():
@@ -338,13 +339,13 @@ def _found(folder: Path, digest: str | None) -> tuple[Path, str, Manifest, dict[
     return path, newest, manifest, hashes
 
 
-def _is_superseded(folder: Path, manifest: Manifest) -> bool:
+def _is_superseded(folder: Place, manifest: Manifest) -> bool:
     """Whether there is a whole generation behind that of a manifest, which no append is making."""
     following = index_files.generation_folder(folder, manifest.generation + 1)
     return (following / _PARENT).exists() and not (folder / UNFINISHED).exists()
 
 
-def _parse(folder: Path, path: Path) -> tuple[str, Manifest, dict[str, str]]:
+def _parse(folder: Place, path: Place) -> tuple[str, Manifest, dict[str, str]]:
     """The digest, the manifest, and the SHA-256 of each table's file."""
     where = f"Where: {path}"
     try:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from tfstream import storage
 from tfstream.errors import CorruptionError
 from tfstream.format import damage
+from tfstream.storage import Place
 
 _MOST_RATIO = 64
 """Bytes of decompressed pages, and rows, for each byte of a file: Snappy makes 21 of one."""
@@ -18,7 +19,7 @@ _FREE = 1 << 20
 
 
 def read(
-    source: Path | bytes,
+    source: Place | bytes,
     what: str,
     *,
     rows: int | None = None,
@@ -40,12 +41,10 @@ def read(
         CorruptionError: if it cannot be read, or says that it is larger than it can be.
         StorageError: if the system cannot read it.
     """
-    size_bytes = len(source) if isinstance(source, bytes) else None
+    size_bytes = len(source) if isinstance(source, bytes) else storage.size(source)
     with damage.told(what):
-        where = pa.BufferReader(source) if isinstance(source, bytes) else source
-        with pq.ParquetFile(where) as file:
-            if size_bytes is None:
-                size_bytes = Path(str(source)).stat().st_size
+        where = pa.BufferReader(source) if isinstance(source, bytes) else storage.for_arrow(source)
+        with storage.told_by_store(where), pq.ParquetFile(where) as file:
             about = file.metadata
             groups = range(about.num_row_groups) if row_group is None else [row_group]
             found = [about.row_group(i) for i in groups]

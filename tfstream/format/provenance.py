@@ -18,6 +18,7 @@ from tfstream.errors import CorruptionError, UsageError
 from tfstream.format import damage, index_files, parquet
 from tfstream.format.index_files import generation_folder
 from tfstream.format.manifest import Catalog
+from tfstream.storage import Place, PlaceT
 
 ROW_GROUP_ROWS = 1 << 20
 """Rows of a row group of the files by source."""
@@ -175,7 +176,7 @@ def check_by_source(catalog: Catalog, source: int) -> None:
     digest = hashlib.sha256()
     index_files.refuse_links(catalog.folder, path)
     with damage.told(str(path)):
-        groups = pq.read_metadata(path).num_row_groups
+        groups = pq.read_metadata(storage.for_arrow(path)).num_row_groups
     for group in range(groups):
         ids = _read(catalog, path, group, _BY_SOURCE, ROW_GROUP_ROWS)["row_id"].to_numpy()
         digest.update(ids.astype("<i8").tobytes())
@@ -183,11 +184,11 @@ def check_by_source(catalog: Catalog, source: int) -> None:
         raise _damaged(path, source)
 
 
-def _damaged(path: Path, source: int) -> CorruptionError:
+def _damaged(path: Place, source: int) -> CorruptionError:
     return CorruptionError(f"{path} is not what was written for source {source}; convert again")
 
 
-def quarantine_path(catalog: Catalog, source: int) -> Path:
+def quarantine_path(catalog: Catalog, source: int) -> Place:
     """Where the rows of a source that could not be read lie, if there are any."""
     generation, first = _generation([p.sources for p in catalog.manifest.parents], source)
     folder = generation_folder(catalog.folder, generation)
@@ -225,18 +226,18 @@ def _generation(ends: Sequence[int], ordinal: int) -> tuple[int, int]:
     return generation, ends[generation - 1] if generation else 0
 
 
-def by_row_path(folder: Path, shard: int) -> Path:
+def by_row_path(folder: PlaceT, shard: int) -> PlaceT:
     """Where the provenance of a shard lies, counted in its generation."""
     return folder / "provenance" / "by-row" / f"{shard // 1000:03d}" / f"{shard:05d}.parquet"
 
 
-def by_source_path(folder: Path, source: int) -> Path:
+def by_source_path(folder: PlaceT, source: int) -> PlaceT:
     """Where the row ids of a source lie, counted in its generation."""
     return folder / "provenance" / "by-source" / f"{source:05d}.parquet"
 
 
 def _read(
-    catalog: Catalog, path: Path, row_group: int | None, schema: pa.Schema, rows: int
+    catalog: Catalog, path: Place, row_group: int | None, schema: pa.Schema, rows: int
 ) -> pa.Table:
     """A file, or a group of its rows, which must have these columns and no null."""
     index_files.refuse_links(catalog.folder, path)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +12,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tfstream.errors import CorruptionError, StorageError, UsageError
+from tfstream import storage
+from tfstream.errors import CorruptionError, UsageError
 from tfstream.format import block as blocks
 from tfstream.format import index_files
 from tfstream.format.manifest import Catalog
@@ -114,14 +114,7 @@ def _checked(
     path = catalog.shard_path(int(catalog.block_shard[block]))
     index_files.refuse_links(catalog.folder, path)
     records, (start, stop) = _read_for(catalog, block, columns)
-    try:
-        with path.open("rb") as file:
-            file.seek(int(catalog.block_offset[block]) + start)
-            # The index may be a stranger's: no room for more bytes than there are.
-            there = os.fstat(file.fileno()).st_size
-            framed = file.read(min(stop - start, there))
-    except OSError as error:
-        raise StorageError(f"cannot read {path}: {error.strerror or error}") from error
+    framed = storage.read_range(path, int(catalog.block_offset[block]) + start, stop - start)
     with _told(catalog, block):
         yield decoded(catalog, block, framed, records)
 

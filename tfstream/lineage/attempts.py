@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from tfstream.lineage import log
 from tfstream.lineage.log import Log
 from tfstream.share import WHOLE, Share
+from tfstream.storage import Place, PlaceT
 
 _LOG_NAME = re.compile(r"attempt-(\d{3,})(?:-worker-(\d+)-of-(\d+))?\.log")
 
@@ -18,24 +18,24 @@ _LOG_NAME = re.compile(r"attempt-(\d{3,})(?:-worker-(\d+)-of-(\d+))?\.log")
 class _Named:
     """A log by its name."""
 
-    path: Path
+    path: Place
     number: int
     index: int
     count: int
 
 
-def log_path(folder: Path, number: int, share: Share = WHOLE) -> Path:
+def log_path(folder: PlaceT, number: int, share: Share = WHOLE) -> PlaceT:
     """Where the log of an attempt lies, or of one of its workers."""
     worker = f"-worker-{share.index:02d}-of-{share.count:02d}" if share.count > 1 else ""
     return folder / f"attempt-{number:03d}{worker}.log"
 
 
-def numbers_in(folder: Path) -> list[int]:
+def numbers_in(folder: Place) -> list[int]:
     """The numbers of the attempts that have a log in the folder, ascending."""
     return sorted({named.number for named in _named(folder)})
 
 
-def next_number(folder: Path, share: Share, first_step: int) -> int:
+def next_number(folder: Place, share: Share, first_step: int) -> int:
     """The number of an attempt that begins at a step.
 
     The workers of an attempt know nothing of each other: who finds the newest one begun at this
@@ -53,7 +53,7 @@ def next_number(folder: Path, share: Share, first_step: int) -> int:
     return newest if is_one_of_them else newest + 1
 
 
-def read_all(folder: Path) -> dict[int, tuple[Log, ...]]:
+def read_all(folder: Place) -> dict[int, tuple[Log, ...]]:
     """The logs of each attempt, as far as they are whole, by worker.
 
     Raises:
@@ -77,12 +77,12 @@ def _consumed(found: Log) -> int:
     return int(found.consumed.num_rows)
 
 
-def _begins_at(path: Path, step: int) -> bool:
+def _begins_at(path: Place, step: int) -> bool:
     found = log.read(path)
     return found.end is None and found.attempt.first_step == step
 
 
-def _named(folder: Path) -> list[_Named]:
+def _named(folder: Place) -> list[_Named]:
     names = [(path, _LOG_NAME.fullmatch(path.name)) for path in folder.glob("attempt-*.log")]
     return [
         _Named(path=path, number=int(n[1]), index=int(n[2] or 0), count=int(n[3] or 1))

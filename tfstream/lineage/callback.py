@@ -11,11 +11,12 @@ from typing import Any
 import numpy as np
 
 from tfstream import storage
-from tfstream.errors import ResumeError, UsageError
+from tfstream.errors import UsageError
 from tfstream.lineage import attempts, description, log, table, tally
 from tfstream.lineage.description import Description
 from tfstream.lineage.passes import Passes
 from tfstream.lineage.records import Attempt, End, Steps, WindowShards
+from tfstream.lineage.spool import Spool
 from tfstream.lineage.told import Told
 from tfstream.pipeline.control import Entry
 from tfstream.pipeline.position import StreamCallback
@@ -60,7 +61,8 @@ class LineageCallback(StreamCallback):
         """Nothing is written before `fit`.
 
         Args:
-            folder: the run's; a new one, or that of an earlier attempt with the same streams.
+            folder: the run's, or its URL, see `lineage.spool`; a new one, or that of an earlier
+                attempt with the same streams.
             stream: what the model is trained on. Of several workers each has a share, and a log of
                 its own in the same folder.
             validation: what it is validated on; its steps are logged unless it is `stream` itself.
@@ -81,7 +83,7 @@ class LineageCallback(StreamCallback):
                 f"metrics is a list of names other than {', '.join(table.STEPS.names)}; "
                 f"got {metrics!r}"
             )
-        self._folder = storage.local_path(folder)
+        self._spool = Spool(storage.place(folder))
         self._validation, self._flush_steps = validation, flush_steps
         self._told = Told(tuple(metrics), stream.spec)
         self._writer: log.Writer | None = None
@@ -150,7 +152,7 @@ class LineageCallback(StreamCallback):
         if self._test is None:
             self._test = Passes(self._validation)
         if self._writer is None:
-            self._check_folder()
+            self._spool.open(self._describe())
             self._begin(self._last_step(), goes_on=True)
             self._has_begun = False
         self._test.begin()
@@ -182,12 +184,14 @@ class LineageCallback(StreamCallback):
         if not in_fit:
             self._test.close()
             self._writer = self._test = None
+            self._spool.close()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Write down what is left of the epoch."""
         self.settle()
         if self._writer is not None and time.monotonic() >= self._next_publish_s:
             self._publish(self._writer)
+            self._spool.put(now=True)
         super().on_epoch_end(epoch, logs)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
@@ -251,12 +255,13 @@ class LineageCallback(StreamCallback):
             self._looped = self._test = None
             self._listens = False
             super().close()
+            self._spool.close()
 
     def settle(self) -> None:
         """Write down what was consumed."""
         if self._writer is not None:
-            self._write(self._writer)
-            self._schedule()
+            self._flush(self._writer)
+            self._spool.put(now=True)
 
     @property
     def _consumed(self) -> int:
@@ -264,7 +269,7 @@ class LineageCallback(StreamCallback):
 
     def _open(self) -> None:
         """Make ready for an attempt."""
-        self._check_folder()
+        self._spool.open(self._describe())
         self._entries, self._windows, self._asked = [], set(), {}
         self._has_begun = False
         self._thread = threading.get_ident()
@@ -275,7 +280,7 @@ class LineageCallback(StreamCallback):
         """Open the log."""
         run = self._describe()
         share = self._stream.share
-        number = attempts.next_number(self._folder, share, first_step)
+        number = attempts.next_number(self._spool.folder, share, first_step)
         attempt = Attempt(
             number=number,
             first_step=first_step,
@@ -288,7 +293,8 @@ class LineageCallback(StreamCallback):
             share=share,
             validation_share=WHOLE if self._validation is None else self._validation.share,
         )
-        self._writer = log.Writer(attempts.log_path(self._folder, number, share), attempt)
+        self._writer = log.Writer(attempts.log_path(self._spool.folder, number, share), attempt)
+        self._spool.put(now=True)
         self._has_begun = True
         self._written, self._window_stop = attempt.first_step, -1
         self._next_publish_s = time.monotonic() + _PUBLISH_S
@@ -296,13 +302,19 @@ class LineageCallback(StreamCallback):
 
     def _last_step(self) -> int:
         """Where the attempts so far have ended."""
-        found = attempts.leading(attempts.read_all(self._folder)).values()
+        found = attempts.leading(attempts.read_all(self._spool.folder)).values()
         steps = [log.steps_of(one) for one in found]
         return max((int(found.max()) + 1 for found in steps if len(found)), default=0)
 
     def _settle_in_time(self) -> None:
-        if self._consumed >= self._next_flush or time.monotonic() >= self._next_flush_s:
-            self.settle()
+        is_time = self._consumed >= self._next_flush or time.monotonic() >= self._next_flush_s
+        if is_time and self._writer is not None:
+            self._flush(self._writer)
+            self._spool.put(now=False)
+
+    def _flush(self, writer: log.Writer) -> None:
+        self._write(writer)
+        self._schedule()
 
     def _schedule(self) -> None:
         self._next_flush = self._written + self._flush_steps
@@ -372,26 +384,8 @@ class LineageCallback(StreamCallback):
 
     def _describe(self) -> Description:
         return Description(
-            training=description.feed_of(self._stream, self._folder),
+            training=description.feed_of(self._stream, self._spool.place),
             validation=None
             if self._validation is None
-            else description.feed_of(self._validation, self._folder),
+            else description.feed_of(self._validation, self._spool.place),
         )
-
-    def _check_folder(self) -> None:
-        """Make the folder a run's, or see that it is this run's."""
-        wanted = self._describe()
-        if (self._folder / description.NAME).is_file():
-            found = description.read(self._folder)
-            if found.digest != wanted.digest:
-                what = description.difference(found, wanted)
-                raise ResumeError(
-                    f"{self._folder} holds a run on other streams ({what}); give another folder"
-                )
-            return
-        others = self._folder.iterdir() if self._folder.exists() else ()
-        # Another worker may be just writing the same description.
-        if any(not path.name.endswith(storage.DRAFT) for path in others):
-            raise ResumeError(f"{self._folder} holds something else than a run; give a new folder")
-        self._folder.mkdir(parents=True, exist_ok=True)
-        description.write(self._folder, wanted)

@@ -14,12 +14,14 @@ from typing import Any
 
 from tfstream import storage
 from tfstream.cursor import parse_spec
-from tfstream.errors import DataError, UsageError
+from tfstream.errors import DataError, ResumeError, UsageError
 from tfstream.format import index_files, recipe
 from tfstream.format.document import FORMAT
 from tfstream.format.recipe import Step
 from tfstream.format.subset import Subset
+from tfstream.remote_path import RemotePath
 from tfstream.spec import Spec
+from tfstream.storage import Place
 
 NAME = "run.json"
 
@@ -77,7 +79,7 @@ def write(folder: Path, description: Description) -> None:
     storage.publish(folder / NAME, json.dumps(_to_json(description), indent=2).encode() + b"\n")
 
 
-def read(folder: Path) -> Description:
+def read(folder: Place) -> Description:
     """Read the run.json of a folder.
 
     Raises:
@@ -104,8 +106,38 @@ def read(folder: Path) -> Description:
     )
 
 
-def relative(folder: Path, start: Path) -> str:
-    """The way from `start` to `folder`; the absolute path where there is none."""
+def claim(folder: Path, wanted: Description, place: Place) -> None:
+    """Make a folder a run's, or see that it is this run's.
+
+    Args:
+        folder: where its files are written.
+        wanted: the run.
+        place: where they belong.
+
+    Raises:
+        ResumeError: if it holds something else, or a run on other streams.
+        StorageError: if it cannot be written.
+    """
+    if (folder / NAME).is_file():
+        found = read(folder)
+        if found.digest != wanted.digest:
+            raise ResumeError(
+                f"{place} holds a run on other streams ({difference(found, wanted)}); "
+                "give another folder"
+            )
+        return
+    others = folder.iterdir() if folder.exists() else ()
+    # Another worker may be just writing the same description.
+    if any(not path.name.endswith(storage.DRAFT) for path in others):
+        raise ResumeError(f"{place} holds something else than a run; give a new folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    write(folder, wanted)
+
+
+def relative(folder: Place, start: Place) -> str:
+    """The way from `start` to `folder`; the absolute path or URL where there is none."""
+    if isinstance(folder, RemotePath) or isinstance(start, RemotePath):
+        return folder.resolve().as_posix()
     try:
         return Path(os.path.relpath(folder, start)).as_posix()
     except ValueError:  # another drive
@@ -123,7 +155,7 @@ def _to_json(description: Description) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class _Parser:
-    path: Path
+    path: Place
 
     def error(self, field: str, expected: str, found: object) -> DataError:
         return DataError(
@@ -222,7 +254,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def feed_of(stream: Any, folder: Path) -> Feed:  # noqa: ANN401 - of the pipeline, which is not loaded
+def feed_of(stream: Any, folder: Place) -> Feed:  # noqa: ANN401 - of the pipeline, which is not loaded
     """What the run in a folder says of a stream."""
     catalog = stream.subset.catalog
     return Feed(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
+from tfstream import remote, storage
 from tfstream.errors import UsageError
 from tfstream.format.manifest import MANIFEST, Catalog, open_catalog
 from tfstream.format.places import Places
@@ -13,6 +13,7 @@ from tfstream.format.subset import Subset
 from tfstream.lineage import description
 from tfstream.lineage.description import Feed
 from tfstream.share import WHOLE, Share
+from tfstream.storage import Place
 
 
 @dataclass(frozen=True)
@@ -21,9 +22,9 @@ class Fed:
 
     feed: Feed
     """What the run says of it."""
-    folder: Path
+    folder: Place
     """The run's folder."""
-    shards_folder: Path | None
+    shards_folder: Place | None
     """The data set's folder, if it was given."""
 
     @cached_property
@@ -34,11 +35,12 @@ class Fed:
             UsageError: if it is not where it was, with the places looked at.
             CorruptionError: if its index is damaged.
         """
-        places = (
-            [self.shards_folder]
-            if self.shards_folder is not None
-            else [Path(self.feed.folder), self.folder / self.feed.relative_folder]
-        )
+        if self.shards_folder is not None:
+            places = [self.shards_folder]
+        else:
+            places = [storage.place(self.feed.folder)]
+            if not remote.is_url(self.feed.relative_folder):
+                places.append(self.folder / self.feed.relative_folder)
         for place in places:
             if (place / MANIFEST).is_file():
                 return open_catalog(place, self.feed.dataset)

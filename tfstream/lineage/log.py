@@ -26,6 +26,7 @@ from tfstream.lineage.records import (
     Steps,
     WindowShards,
 )
+from tfstream.storage import Place
 
 _FRAME_HEAD = 12
 _LONGEST_RECORD = 1 << 28
@@ -36,7 +37,7 @@ _LONGEST_RECORD = 1 << 28
 class Log:
     """What the log of one attempt holds, as far as it is whole."""
 
-    path: Path
+    path: Place
     attempt: Attempt
     consumed: pa.Table
     """A line a consumed step, in the order in which they were logged; see `table.LOGGED`."""
@@ -93,7 +94,7 @@ class Writer:
             ) from error
 
 
-def read(path: Path) -> Log:
+def read(path: Place) -> Log:
     """The log, as far as it is whole.
 
     A torn last record is dropped and named; a record whose bytes are not those that were written is
@@ -174,7 +175,7 @@ def steps_of(log: Log) -> np.ndarray:
     return steps
 
 
-def _decoded(path: Path, frames: list[bytes]) -> list[Record]:
+def _decoded(path: Place, frames: list[bytes]) -> list[Record]:
     found: list[Record] = []
     attempt: Attempt | None = None
     for i, frame in enumerate(frames):

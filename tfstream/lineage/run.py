@@ -6,7 +6,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -34,6 +33,7 @@ from tfstream.lineage.description import Description
 from tfstream.lineage.difference import Difference
 from tfstream.lineage.fed import Fed
 from tfstream.lineage.table import TESTS
+from tfstream.storage import Place
 
 STEPS_OF = pa.schema(
     [("attempt", pa.int64()), ("step", pa.int64()), ("epoch", pa.int64()), ("row_id", pa.int64())]
@@ -53,11 +53,11 @@ def open_run(
         UsageError: if there is no run in the folder.
         DataError: if its description is not one of this format.
     """
-    path = storage.local_path(folder)
+    path = storage.place(folder)
     return Run(
         folder=path,
         description=description.read(path),
-        shards_folder=None if shards is None else storage.local_path(shards),
+        shards_folder=None if shards is None else storage.place(shards),
     )
 
 
@@ -65,11 +65,11 @@ def open_run(
 class Run:
     """A training run and what it consumed."""
 
-    folder: Path
+    folder: Place
     """The run's folder."""
     description: Description
     """What it trained on."""
-    shards_folder: Path | None = None
+    shards_folder: Place | None = None
     """The data set's folder, if it was given."""
 
     @cached_property

@@ -17,6 +17,7 @@ from tfstream.errors import CorruptionError
 from tfstream.format import damage, index_files, parquet
 from tfstream.lineage.records import Attempt, Checked, Metrics, Steps, WindowShards
 from tfstream.order import NUMPY, Spec
+from tfstream.storage import Place, PlaceT
 
 if TYPE_CHECKING:
     from tfstream.lineage.log import Log
@@ -77,7 +78,7 @@ WINDOWS = pa.schema(
 _PLAIN = ("row_fingerprint", "label_fingerprint")
 
 
-def path_of(log: Path) -> Path:
+def path_of(log: PlaceT) -> PlaceT:
     """Where the Parquet file of a log lies."""
     return log.with_suffix(".parquet")
 
@@ -149,7 +150,7 @@ def publish(path: Path, number: int, consumed: pa.Table, spec: Spec) -> str:
     return storage.sha256(path)
 
 
-def read(path: Path, sha256: str, attempt: Attempt) -> pa.Table:
+def read(path: Place, sha256: str, attempt: Attempt) -> pa.Table:
     """The steps of an attempt from its Parquet file; columns as in `LOGGED`.
 
     Raises:

@@ -18,13 +18,12 @@ from tfstream.lineage.log import steps_of
 from tfstream.order import NUMPY, window_with
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tfstream.format.subset import Subset
     from tfstream.lineage.fed import Fed
     from tfstream.lineage.log import Log
     from tfstream.lineage.run import Run
     from tfstream.share import Share
+    from tfstream.storage import Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,15 +125,19 @@ def _check_logs(workers: Mapping[int, Sequence[Log]], run: str) -> Iterator[Find
         yield from _check_workers(found)
 
 
-def _check_attempts(folder: Path, workers: Mapping[int, Sequence[Log]]) -> Iterator[Finding]:
+def _check_attempts(folder: Place, workers: Mapping[int, Sequence[Log]]) -> Iterator[Finding]:
     """Name the logs that are gone; that of the last attempt is missed only by its Parquet file."""
-    there = {log.path.stem for found in workers.values() for log in found}
-    gone = {path.stem for path in folder.glob("attempt-*.parquet")} - there
+    there = {_stem(log.path) for found in workers.values() for log in found}
+    gone = {_stem(path) for path in folder.glob("attempt-*.parquet")} - there
     stems = {stem[: len("attempt-000")] for stem in gone}
     numbers = set(range(max(workers, default=-1) + 1)) - set(workers)
-    gone |= {log_path(folder, number).stem for number in numbers} - stems
+    gone |= {_stem(log_path(folder, number)) for number in numbers} - stems
     for name in sorted(gone):
         yield Finding(where=f"{name}.log", what="the log of this attempt is missing")
+
+
+def _stem(path: Place) -> str:
+    return path.name.removesuffix(path.suffix)
 
 
 def _check_log(number: int, log: Log, run: str) -> Iterator[Finding]:

@@ -33,7 +33,7 @@ def open_shards(folder: str | os.PathLike[str], digest: str | None = None) -> Sh
         UsageError: if there is none in the folder, or none of this digest.
         DataError: if it is damaged or of another format.
     """
-    return Shards(Subset.whole(open_catalog(storage.local_path(folder), digest)))
+    return Shards(Subset.whole(open_catalog(storage.place(folder), digest)))
 
 
 @dataclass(frozen=True)

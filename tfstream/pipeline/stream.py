@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from tfstream import storage
 from tfstream.cursor import Cursor
 from tfstream.errors import CorruptionError, StorageError, UsageError
 from tfstream.format import expressions, quality
@@ -380,12 +381,9 @@ class Stream:
             path = catalog.shard_path(int(shard))
             refuse_links(catalog.folder, path)
             try:
-                found = path.stat().st_size
-            except OSError as error:
-                raise StorageError(
-                    f"cannot read the shard {path}: {error.strerror or error}; "
-                    "restore it or convert again"
-                ) from error
+                found = storage.size(path)
+            except StorageError as error:
+                raise StorageError(f"{error}; restore the shard or convert again") from error
             if found != sizes[shard]:
                 raise CorruptionError(
                     f"the shard {path} has {found} bytes, expected {sizes[shard]}; "
