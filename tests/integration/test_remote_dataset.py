@@ -235,24 +235,35 @@ def test_a_second_conversion_is_kept_out(
     local: Path, home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One from another machine, while the first is at work or dead; then it may be removed."""
-    inner = remote.put_file
+    inner, left = remote.put_file, [0]
 
     def failing(url: str, path: Path) -> None:
-        raise StorageError(f"cannot write {url}: 503")
+        left[0] -= 1
+        if left[0] < 0:
+            raise StorageError(f"cannot write {url}: 503")
+        inner(url, path)
 
     def call(name: str) -> tfstream.Shards:
         options = tfstream.ConvertOptions(temp=str(tmp_path / name))
         return tfstream.convert(local / "in", home, group_by=["month"], options=options)
 
-    monkeypatch.setattr(remote, "put_file", failing)
-    with pytest.raises(StorageError, match="503"):
-        call("first")
+    def fails_after(files: int) -> None:
+        left[0] = files
+        with monkeypatch.context() as patch:
+            patch.setattr(remote, "put_file", failing)
+            with pytest.raises(StorageError, match="503"):
+                call("first")
+
+    fails_after(0)
     with pytest.raises(UsageError, match="there is no data set"):
         tfstream.open(home)
-    monkeypatch.setattr(remote, "put_file", inner)
     with pytest.raises(ResumeError, match=r"another conversion writes into .* \(host .*, pid "):
         call("second")
     assert no_rest(tmp_path / "second")
+    fails_after(5)
+    remote.delete(remote.join(home, ".tmp/writer.json"))
+    with pytest.raises(ResumeError, match="holds something else"):
+        call("second")
     assert call("first").digest == tfstream.open(local / "out").digest
     assert no_rest(tmp_path / "first")
     same_files(local / "out", home)

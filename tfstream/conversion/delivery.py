@@ -147,7 +147,8 @@ class _Delivery:
         claim = storage.read(self._token)
         if not appends and there is not None and there != self._made:
             raise ResumeError(held(self.out))
-        if not appends and there is None and not remote.exists(self._claim_url):
+        is_new = there is None and self._made is None
+        if not appends and is_new and not remote.exists(self._claim_url):
             self._refuse_others()
         try:
             remote.put(self._claim_url, claim, if_absent=True)
