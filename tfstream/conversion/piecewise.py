@@ -133,7 +133,7 @@ def opened(kind: str, open_: Callable[[Source], Pieces], source: Source) -> Iter
     """
     try:
         yield open_(source)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{source} is not a readable {kind} file: {first_line(error)}") from error
     except OSError as error:
         if isinstance(error, StorageError):

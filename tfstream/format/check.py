@@ -173,7 +173,7 @@ def _check_quarantine(catalog: Catalog) -> Iterator[Finding]:
             with damage.told(where):
                 found = digest_of(table.combine_chunks())
         except TfstreamError as error:
-            yield Finding(where=where, what=str(error))
+            yield Finding(where=where, what=f"it cannot be read: {error}")
             continue
         if found != catalog.sources["quarantine_sha256"][source].as_py():
             yield Finding(where=where, what=f"it does not account for the {expected} rows")

@@ -326,7 +326,11 @@ def _number(digits: str) -> int | float:
     try:
         return int(digits)
     except ValueError:
+        pass
+    try:
         return float(digits)
+    except ValueError as error:
+        raise UsageError(f"{digits[:60]!r} is no number") from error
 
 
 def _columns(node: Node) -> Iterator[str]:
