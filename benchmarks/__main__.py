@@ -42,14 +42,13 @@ def main(arguments: Sequence[str]) -> int:
     """Run a child's task, or all of it."""
     if arguments[:1] == ["child"]:
         runner.serve(jobs.do, arguments[1])
+    if arguments[:1] == ["setup"]:
+        return _set_up(arguments[1:])
     options = _parse(arguments)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
     root = options.folder.resolve()
-    if options.setup:
-        environments.set_up(root, options.setup)
-        return 0
     try:
         return _run(options, root, console)
     finally:
@@ -77,11 +76,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--large-mib", type=int, help="source of job bounded (default 16,384)")
     parser.add_argument(
-        "--setup",
-        choices=sorted(environments.REQUIREMENTS),
-        help="install contenders that need an environment of their own into --folder; then end",
-    )
-    parser.add_argument(
         "--contenders", default="", help="only those whose name begins so; several by commas"
     )
     parser.add_argument(
@@ -89,12 +83,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="5,000 rows, batches of 256, one repeat: asserts delivery, its figures mean nothing",
     )
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        default=Path(tempfile.gettempdir()) / "tfstream-benchmarks",
-        help="where the data lies, kept for the next time (default %(default)s)",
-    )
+    _add_folder(parser)
     parser.add_argument(
         "--bound", type=float, default=20.0, help="seconds of a measurement, at most (default 20)"
     )
@@ -117,6 +106,26 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--scale-rows: from {data.MIN_ROWS} to {int(data.ID_SCALE):,}")
     options.contenders = tuple(filter(None, options.contenders.split(",")))
     return options
+
+
+def _add_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "tfstream-benchmarks",
+        help="where data and environments lie, kept for the next time (default %(default)s)",
+    )
+
+
+def _set_up(arguments: Sequence[str]) -> int:
+    """Install contenders into environments of their own."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks setup", description=_set_up.__doc__)
+    parser.add_argument("contenders", nargs="+", choices=sorted(environments.REQUIREMENTS))
+    _add_folder(parser)
+    options = parser.parse_args(arguments)
+    for name in options.contenders:
+        environments.set_up(options.folder.resolve(), name)
+    return 0
 
 
 def _workload(options: argparse.Namespace) -> Workload:
@@ -195,7 +204,7 @@ def _is_installed(root: Path, job: str, entry: jobs.Entry, console: Console) -> 
     there = environments.interpreter(root, entry.name) is not None
     if not there:
         name = entry.name.partition("-")[0]
-        how = f"python -m benchmarks --setup {name} --folder {root}"
+        how = f"python -m benchmarks setup {name} --folder {root}"
         console.print(f"{job} {entry.name}: skipped, not installed; {how}", soft_wrap=True)
     return there
 

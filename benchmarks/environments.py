@@ -12,11 +12,16 @@ REQUIREMENTS = {
         "ray[data]==2.60.0",
         "tensorflow==2.21.0",
         "crc32c==2.9.post0",
-        "psutil>=5.9",
-        "rich>=13.7",
     ),
+    "grain": ("grain==0.2.18", "array-record"),
+    "mosaic": ("mosaicml-streaming==0.13.0",),
+    "petastorm": ("petastorm==0.13.1", "tensorflow==2.17.1"),
+    "tfio": ("tensorflow-io==0.37.1", "tensorflow==2.16.2"),
 }
 """What each of them holds; crc32c and TensorFlow are what Ray's writer asks for."""
+
+_CHILD = ("numpy", "psutil>=5.9", "pyarrow", "rich>=13.7")
+"""What a child imports, whichever contender it runs."""
 
 _DONE = "requirements.txt"
 
@@ -38,10 +43,11 @@ def set_up(root: Path, name: str) -> None:
     """Make the environment of that name; what is there already is brought up to date."""
     place = root / name
     venv.create(place, symlinks=True, with_pip=True)
+    wanted = (*REQUIREMENTS[name], *_CHILD)
     # Isolated, or modules of the working directory would be taken for pip's.
-    command = [str(_python(place)), "-I", "-m", "pip", "install", "--quiet", *REQUIREMENTS[name]]
+    command = [str(_python(place)), "-I", "-m", "pip", "install", "--quiet", *wanted]
     subprocess.run(command, check=True)
-    (place / _DONE).write_text("\n".join(REQUIREMENTS[name]) + "\n", encoding="utf-8")
+    (place / _DONE).write_text("\n".join(wanted) + "\n", encoding="utf-8")
 
 
 def _python(place: Path) -> Path:

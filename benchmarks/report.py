@@ -182,6 +182,9 @@ def show_job(
             line.entry.note + part,
         )
     console.print(table)
+    for entry in entries:
+        if entry.link and lines[entry.name]:
+            console.print(f"{entry.name}: {entry.link}", soft_wrap=True, markup=False)
     if job == "callback":
         _show_cost(console, lines.get("without-callback"), lines.get("with-callback"))
     for outcome in outcomes:

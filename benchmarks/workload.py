@@ -23,7 +23,7 @@ SEED = 7
 """Seed of the rows and of every contender's shuffle."""
 
 UNKNOWN_WINDOW = 262_144
-"""Rows of the limit's window where tfstream is not there to tell its own."""
+"""Rows of a window until tfstream has told its own."""
 
 _SOURCES = {"mixed": "mixed-source", "bounded": "skewed-source"}
 
