@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from benchmarks import data, environments, jobs, report, runner
+from benchmarks import comparing, data, drawing, environments, jobs, report, runner
 from benchmarks.workload import JOBS, LARGE, OWN, UNKNOWN_WINDOW, Task, Workload
 
 if TYPE_CHECKING:
@@ -44,12 +44,19 @@ def main(arguments: Sequence[str]) -> int:
         runner.serve(jobs.do, arguments[1])
     if arguments[:1] == ["setup"]:
         return _set_up(arguments[1:])
+    if arguments[:1] == ["report"]:
+        return _report(arguments[1:])
+    base = None
+    if arguments[:1] == ["compare"]:
+        base, *arguments = arguments[1:] or [""]
     options = _parse(arguments)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
     root = options.folder.resolve()
     try:
+        if base is not None:
+            return _compare(base, options, root, console)
         return _run(options, root, console)
     finally:
         shutil.rmtree(root / jobs.SCRATCH, ignore_errors=True)
@@ -126,6 +133,33 @@ def _set_up(arguments: Sequence[str]) -> int:
     for name in options.contenders:
         environments.set_up(options.folder.resolve(), name)
     return 0
+
+
+def _report(arguments: Sequence[str]) -> int:
+    """Draw what was saved, and print the tables of the README."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks report", description=_report.__doc__
+    )
+    parser.add_argument("results", type=Path, nargs="?", default=report.RESULTS)
+    parser.add_argument("--out", type=Path, help="folder of the pictures (default: results)")
+    options = parser.parse_args(arguments)
+    text, paths = drawing.report(options.results, options.out or options.results)
+    console = Console(soft_wrap=True)
+    console.print(text, markup=False)
+    for path in paths:
+        console.print(str(path), markup=False)
+    return 0 if paths else 1
+
+
+def _compare(commit: str, options: argparse.Namespace, root: Path, console: Console) -> int:
+    """Print ratios of this tree to another commit; exit code 1 if a child failed."""
+    chosen = [job for job in options.jobs if job in comparing.JOBS]
+    workload = _workload(options)
+    folder = jobs.folder_of(root, workload.rows)
+    task = Task(action="prepare", contender="source", folder=folder, workload=workload)
+    with comparing.checkout(commit) as place:
+        outcomes = comparing.compare(task, place, chosen, options.repeats, console)
+    return 1 if any(one.problems for one in outcomes) else 0
 
 
 def _workload(options: argparse.Namespace) -> Workload:
