@@ -124,7 +124,7 @@ class Workshop:
             relative_folder="../data",
             recipe=subset.recipe,
             spec=self._spec,
-            spec_digest="0" * 64,
+            spec_digest=self._spec.digest,
             features=("x",),
             label="g = 1",
             weight=None,
