@@ -132,4 +132,16 @@ JOBS: Mapping[str, Job] = {
         caption="Computed from row ids, nothing is read. Quality: spread of the batch means of a "
         "group effect, over that of uniform draws; 1 is perfect. Drawn to mixing.svg and .png.",
     ),
+    "lookup": Job(
+        module="lookup",
+        cases={
+            "questions": "10^8 rows of 100 sources in 400 shards, a run of 10^5 steps; synthetic",
+            "where": "rows by a condition on the source's shards, a run of one epoch",
+            "log": "10^6 steps through the callback, without a model",
+        },
+        caption="Questions to an opened run, medians of seven, each about another step or row; the "
+        "shards are not there. Conditions: seconds for all steps of the rows found. Log: with a "
+        "million steps compacted, and resident memory by least squares over the last three "
+        "quarters.",
+    ),
 }

@@ -19,6 +19,16 @@ from tfstream.lineage import figures
 
 BATCH = 16
 EVIL = "<img src=x onerror=alert(1)></script><script>document.title='broken'</script>"
+NAMES = (
+    "</script><script>window.broken=1</script>",
+    "<img src=x onerror=window.broken=1>",
+    "\"'><svg onload=window.broken=1>",
+    "'\"--></style></title><script>window.broken=1</script>",
+    '<a href="javascript:window.broken=1">&lt;b&gt; &amp; &quot;</a>',
+    "<!--<script>",
+    "<b>%{x} ${1} {{1}} \\u003c $x^2$</b>",
+)
+"""Each of them runs, or swallows what follows, where a page takes it for more than text."""
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +126,94 @@ def test_the_page_renders_and_a_click_opens_the_rows_of_a_step(
     assert len(lines) == 1 + len(expected)
     cells = [cell.text for cell in lines[1].find_elements(By.TAG_NAME, "td")]
     assert cells == [str(value) for value in expected[0].values()]
+    assert browser.get_log("browser") == []
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[tfstream.Run, Path]:
+    """A run whose folders, files, columns, groups, label, metrics and condition have such names."""
+    # A folder of this name has one whose name ends the tag.
+    folder = tmp_path_factory.mktemp("hostile") / "<script>window.broken=1<" / "script>'\""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    key, feature, label = (f"{name} {place}" for place, name in enumerate(NAMES[:3]))
+    columns = {key: rng.choice(NAMES, 300), feature: rng.normal(size=300), label: np.arange(300.0)}
+    source = folder / f"{NAMES[1]}.parquet"
+    pq.write_table(pa.table(columns), source)
+    shards = tfstream.convert([source], folder / NAMES[2], group_by=[_quoted(key)])
+    stream = shards.where(f"{_quoted(feature)} < 99").stream(
+        batch_size=BATCH, features=[feature], label=f"{_quoted(label)} > 3"
+    )
+    run = folder / NAMES[5]
+    callback = tfstream.LineageCallback(run, stream, metrics=NAMES, flush_steps=4)
+    callback.begin()
+    for i, _ in enumerate(stream.dataset()):
+        callback.step(**dict.fromkeys(NAMES, float(i)))
+    callback.close()
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    assert main(["report", str(run), "-o", str(path)]) == 0
+    return tfstream.open_run(run), path
+
+
+def _quoted(column: str) -> str:
+    return '"' + column.replace('"', '""') + '"'
+
+
+@pytest.mark.slow
+def test_no_name_is_more_than_text(browser: Any, hostile: tuple[tfstream.Run, Path]) -> None:
+    """Nothing of it runs or becomes an element, and all of it is shown as it is."""
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.common.by import By
+    from selenium.webdriver.support.ui import WebDriverWait
+
+    def texts(selector: str) -> list[str]:
+        """What the elements say, hidden ones too."""
+        found: list[str] = browser.execute_script(
+            "return [...document.querySelectorAll(arguments[0])].map(e => e.textContent)", selector
+        )
+        return found
+
+    run, page = hostile
+    browser.get_log("browser")
+    browser.get(page.as_uri())
+    plots = browser.find_elements(By.CSS_SELECTOR, ".js-plotly-plot")
+    assert len(plots) == 6 + len(NAMES)
+    WebDriverWait(browser, 30).until(
+        lambda _: all(plot.find_elements(By.CSS_SELECTOR, ".main-svg") for plot in plots)
+    )
+    assert browser.title == f"Run {run.folder.name}"
+    assert texts("h1") == [browser.title]
+    headings = texts("h2")
+    assert [heading for heading in headings if heading in NAMES] == list(NAMES)
+    feed = run.description.training
+    facts = dict(zip(*[iter(texts(".facts td"))] * 2, strict=True))
+    assert facts["data set"] == f"{feed.folder} ({feed.dataset})"
+    assert facts["features"] == ", ".join(feed.features)
+    assert facts["label"] == feed.label
+    assert facts["conditions"] == " and ".join(map(str, feed.recipe))
+    # Figures: the title of the axis of each metric, the groups of the heat map, what a pointer shows.
+    assert set(NAMES) <= set(texts(".ytitle"))
+    heat = next(
+        plot for plot in plots if plot.find_elements(By.CSS_SELECTOR, ".heatmaplayer image")
+    )
+    ticks = [e.get_attribute("textContent") for e in heat.find_elements(By.CSS_SELECTOR, ".ytick")]
+    assert sorted(ticks) == sorted(NAMES)
+    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", heat)
+    drag = heat.find_element(By.CSS_SELECTOR, ".nsewdrag")
+    ActionChains(browser).move_to_element(drag).pause(0.3).perform()
+    WebDriverWait(browser, 30).until(lambda _: texts(".hoverlayer .hovertext"))
+    assert any(name in "".join(texts(".hoverlayer .hovertext")) for name in NAMES)
+    # The rows of steps.
+    listed = texts("details")
+    keys, source = run.catalog.manifest.keys, run.catalog.sources["path"][0].as_py()
+    assert all(keys[0] in one and source in one for one in listed)
+    cells = set(texts("details td"))
+    assert set(NAMES) <= cells
+    assert browser.execute_script("return window.broken") is None
+    made = "img, a, b, iframe, [onload], [onerror], [href], details svg, .facts svg, h1 *, h2 *"
+    assert texts(f":is({made}):not(svg.main-svg *)") == []
+    # Plotly's, one a figure, and that of the page.
+    assert len(texts("script")) == 2 + len(plots)
     assert browser.get_log("browser") == []
 
 

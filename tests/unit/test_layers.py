@@ -68,7 +68,8 @@ def violations(name: str, source: str) -> list[str]:
         if top == "tfstream" and imported == "tfstream" and room not in ROOF:
             found.append(imported)
         if top in {"tensorflow", "keras", "tensorflow_io"} and not (
-            room in {"pipeline", "demo"} or name == "tfstream.lineage.callback"
+            room in {"pipeline", "demo"}
+            or name in {"tfstream.lineage.callback", "tfstream.lineage.board"}
         ):
             found.append(imported)
         if top in {"dask", "distributed"} and room != "conversion":

@@ -8,16 +8,16 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from tfstream import storage
 from tfstream.errors import UsageError
 from tfstream.lineage import attempts, description, log, table, tally
+from tfstream.lineage.board import Board
 from tfstream.lineage.description import Description
 from tfstream.lineage.passes import Passes
-from tfstream.lineage.records import Attempt, End, Steps, WindowShards
+from tfstream.lineage.records import Attempt, End, Record, Steps
 from tfstream.lineage.spool import Spool
 from tfstream.lineage.told import Told
+from tfstream.lineage.windows import Windows
 from tfstream.pipeline.control import Entry
 from tfstream.pipeline.position import StreamCallback
 from tfstream.pipeline.stream import Stream
@@ -49,7 +49,7 @@ class LineageCallback(StreamCallback):
     For a loop of one's own: `begin()`, `step()` behind each batch, `close()`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - whose, of what, and what else is written
         self,
         folder: str | os.PathLike[str],
         stream: Stream,
@@ -57,6 +57,7 @@ class LineageCallback(StreamCallback):
         *,
         metrics: Sequence[str] = (),
         flush_steps: int = 256,
+        tensorboard: bool = False,
     ) -> None:
         """Nothing is written before `fit`.
 
@@ -70,6 +71,8 @@ class LineageCallback(StreamCallback):
                 others are as Keras tells them, mostly over the epoch so far. With several steps an
                 execution the last one has them. Keras then waits for every step.
             flush_steps: steps after which the log is written, at least 1.
+            tensorboard: whether the metrics, the epoch, rows a second and the wait for each window
+                are event files too, see `lineage.board`, written when the log is.
 
         Raises:
             UsageError: if `flush_steps` is less than 1, or a metric has the name of a column of
@@ -88,13 +91,14 @@ class LineageCallback(StreamCallback):
         self._told = Told(tuple(metrics), stream.spec)
         self._writer: log.Writer | None = None
         self._entries: list[Entry] = []
-        self._windows: set[tuple[int, int]] = set()
-        self._asked: dict[tuple[int, int], float] = {}
+        self._windows = self._new_windows()
+        self._shows = tensorboard
+        self._board: Board | None = None
         self._has_begun = False
         self._trained: Any = None
         self._looped: int | None = None
         self._test: Passes | None = None
-        self._written, self._next_flush, self._next_flush_s, self._window_stop = 0, 0, 0.0, -1
+        self._written, self._next_flush, self._next_flush_s = 0, 0, 0.0
         self._next_publish_s = 0.0
         self._thread = threading.get_ident()
         self._listens = False
@@ -126,9 +130,7 @@ class LineageCallback(StreamCallback):
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Write if it is time to."""
         super().on_train_batch_begin(batch, logs)
-        consumed = self._position.consumed
-        if not self._written <= consumed < self._window_stop:
-            self._ask(consumed)
+        self._windows.ask(self._position.consumed, self._written)
         self._settle_in_time()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
@@ -246,13 +248,15 @@ class LineageCallback(StreamCallback):
                     writer.append([End(consumed=self._written)])
                     log.compact(writer.path, self._publish(writer))
         finally:
+            if self._board is not None:
+                self._board.close()
             if self._listens:
                 self._stream.control.mute()
             if self._looped is not None:
                 self._stream.control.end()
             if self._test is not None:
                 self._test.close()
-            self._looped = self._test = None
+            self._looped = self._test = self._board = None
             self._listens = False
             super().close()
             self._spool.close()
@@ -270,7 +274,7 @@ class LineageCallback(StreamCallback):
     def _open(self) -> None:
         """Make ready for an attempt."""
         self._spool.open(self._describe())
-        self._entries, self._windows, self._asked = [], set(), {}
+        self._entries, self._windows = [], self._new_windows()
         self._has_begun = False
         self._thread = threading.get_ident()
         self._listens = True
@@ -295,8 +299,10 @@ class LineageCallback(StreamCallback):
         )
         self._writer = log.Writer(attempts.log_path(self._spool.folder, number, share), attempt)
         self._spool.put(now=True)
+        if self._shows:
+            self._board = Board(self._writer.path, self._told.names, self._stream.spec)
         self._has_begun = True
-        self._written, self._window_stop = attempt.first_step, -1
+        self._written = attempt.first_step
         self._next_publish_s = time.monotonic() + _PUBLISH_S
         self._schedule()
 
@@ -320,18 +326,6 @@ class LineageCallback(StreamCallback):
         self._next_flush = self._written + self._flush_steps
         self._next_flush_s = time.monotonic() + _FLUSH_S
 
-    def _ask(self, step: int) -> None:
-        """Note when a window is asked for."""
-        spec = self._stream.spec
-        epoch, in_epoch = divmod(step, spec.steps_per_epoch)
-        window, place = spec.window_of(in_epoch)
-        self._asked[epoch, window] = time.time()
-        is_full = in_epoch < spec.full_steps
-        last = (
-            min(in_epoch - place + spec.window_steps, spec.full_steps) if is_full else in_epoch + 1
-        )
-        self._window_stop = epoch * spec.steps_per_epoch + last
-
     def _pop(self) -> None:
         while (entry := self._stream.control.pop()) is not None:
             self._entries.append(entry)
@@ -350,7 +344,11 @@ class LineageCallback(StreamCallback):
         pieces = tally.match(self._entries, self._written, stop)
         now = time.time()
         steps = [Steps(piece=piece, time_s=now) for piece in pieces]
-        writer.append([*self._new_windows(stop), *steps, *self._told.take(stop)])
+        windows = self._windows.take(self._entries, self._written, stop)
+        records: list[Record] = [*windows, *steps, *self._told.take(stop)]
+        writer.append(records)
+        if self._board is not None:
+            self._board.write(records)
         first, self._written = self._written, stop
         missing = stop - first - self._stream.skips.count(first, stop)
         missing -= sum(piece.stop - piece.first_step for piece in pieces)
@@ -362,25 +360,8 @@ class LineageCallback(StreamCallback):
                 "and one callback a stream"
             )
 
-    def _new_windows(self, stop: int) -> list[WindowShards]:
-        """The windows with a step from `self._written` to `stop` that were not logged yet."""
-        found = []
-        block_shard = self._stream.subset.catalog.block_shard
-        for entry in self._entries:
-            key = (entry.epoch, entry.window)
-            is_new = key not in self._windows
-            if is_new and entry.steps[0] < stop and entry.steps[-1] >= self._written:
-                self._windows.add(key)
-                found.append(
-                    WindowShards(
-                        epoch=entry.epoch,
-                        window=entry.window,
-                        shards=np.unique(block_shard[entry.blocks]),
-                        asked_s=self._asked.pop(key, entry.ready_s),
-                        ready_s=entry.ready_s,
-                    )
-                )
-        return found
+    def _new_windows(self) -> Windows:
+        return Windows(self._stream.spec, self._stream.subset.catalog.block_shard)
 
     def _describe(self) -> Description:
         return Description(

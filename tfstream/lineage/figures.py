@@ -274,5 +274,5 @@ def _drawn(
 
 
 def _text(text: str) -> str:
-    """A label of a figure, in which plotly would read markup."""
-    return html.escape(text)
+    """A label of a figure, in which plotly would read markup; it knows no entities of quotes."""
+    return html.escape(text, quote=False)

@@ -99,16 +99,17 @@ class Spool:
 
     def _put_changed(self, url: str) -> None:
         # A log may name a Parquet file, which therefore comes first.
-        for path in sorted(self.folder.iterdir(), key=lambda path: (path.suffix == ".log", path)):
-            state = storage.state(path)
-            if self._put.get(path.name) == state:
+        files = (path for path in self.folder.rglob("*") if path.is_file())
+        for path in sorted(files, key=lambda path: (path.suffix == ".log", path)):
+            name, state = path.relative_to(self.folder).as_posix(), storage.state(path)
+            if self._put.get(name) == state:
                 continue
-            is_new = path.name not in self._put and path.suffix == ".log"
+            is_new = name not in self._put and path.suffix == ".log"
             try:
-                remote.put(f"{url}/{path.name}", storage.read(path), if_absent=is_new)
+                remote.put(f"{url}/{name}", storage.read(path), if_absent=is_new)
             except FileExistsError:
                 raise ResumeError(
                     f"another attempt of the run {self.place} has begun at the same time; "
                     "give another place"
                 ) from None
-            self._put[path.name] = state
+            self._put[name] = state

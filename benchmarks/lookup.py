@@ -1,0 +1,310 @@
+"""Job lookup: how fast a run answers, what its log takes, and whether its callback grows."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import time
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import tensorflow as tf
+
+import tfstream
+from benchmarks import data, tfstream_cases
+from benchmarks.runner import announce_measured
+from benchmarks.workload import SEED
+from tfstream.format import expressions, manifest, provenance, pruning
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from benchmarks.workload import Task
+
+_SHARDS, _SOURCES, _BLOCK_ROWS, _BATCH = 400, 100, 512, 1_000
+_TIMES_ROWS = 25
+"""Rows of the synthetic data set for each row of the source: 10^8 for 4 M."""
+_STEPS = 1_000_000
+_HIGH = 1 - 2.0**-13
+"""Exact in float32; one row in 8,192 is above."""
+_REPEATS = 7
+_SAMPLES, _SETTLED = 20, 5
+_MEGA = 1e6
+
+
+def run(task: Task) -> dict[str, Any]:
+    """Measure a case."""
+    case = {"questions": _questions, "where": _where, "log": _log}[task.contender]
+    folder = task.folder / f"lookup-{task.contender}-run"
+    shutil.rmtree(folder, ignore_errors=True)
+    try:
+        return case(task, folder)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _questions(task: Task, folder: Path) -> dict[str, Any]:
+    """A data set without shards, but with index and provenance, and a run of one epoch."""
+    cell = max(1, _TIMES_ROWS * task.workload.rows // (_SHARDS * _SOURCES))
+    template = tfstream.open(str(tfstream_cases.kept_shards(task))).subset.catalog
+    place = data.keep(task.folder / "lookup", lambda place: _write(place, template, cell))
+    stream = _stream(tfstream.open(str(place)), _BATCH)
+    _feed(stream, folder, stream.steps_per_epoch)
+    start = time.perf_counter()
+    run = tfstream.open_run(folder)
+    row = int(run.steps_of(row_ids=[0])["row_id"][0].as_py())
+    opened = time.perf_counter() - start
+    random = np.random.default_rng(SEED)
+    steps = random.integers(0, stream.steps_per_epoch, _REPEATS).tolist()
+    rows = random.integers(0, stream.subset.rows, _REPEATS).tolist()
+    origins = [_origin(row, cell) for row in rows]
+    names = run.catalog.sources["path"].to_pylist()
+    ids, ids_s = _timed(lambda step: run.places.rows_of(0, step), steps)
+    found, rows_s = _timed(lambda step: run.rows(step=step), steps)
+    by_id, id_s = _timed(lambda row: run.steps_of(row_ids=[row]), rows)
+    by_source, source_s = _timed(
+        lambda origin: run.steps_of(source=names[origin[0]], source_row=origin[1]), origins
+    )
+    announce_measured()
+    findings = [] if row == 0 else ["row 0 is in no step"]
+    for step, expected, table in zip(steps, ids, found, strict=True):
+        told = zip(table["source"].to_pylist(), table["source_row"].to_pylist(), strict=True)
+        known = ((names[s], r) for s, r in (_origin(i, cell) for i in expected.tolist()))
+        if table["row_id"].to_pylist() != expected.tolist() or list(told) != list(known):
+            findings.append(f"step {step} has other rows")
+    for row, one, other in zip(rows, by_id, by_source, strict=True):
+        if one != other or row not in stream.row_ids(0, one["step"][0].as_py()):
+            findings.append(f"row {row} is in another step")
+    return {
+        "figures": {
+            "open, first answer s": opened,
+            "step to row ids s": ids_s,
+            "step to sources s": rows_s,
+            "row id to steps s": id_s,
+            "source row to steps s": source_s,
+        },
+        "rows": stream.subset.rows,
+        "steps": stream.steps_per_epoch,
+        "findings": findings,
+    }
+
+
+def _where(task: Task, folder: Path) -> dict[str, Any]:
+    """Conditions on columns of the source's shards, after a run of one epoch."""
+    shards = tfstream.open(str(tfstream_cases.kept_shards(task)))
+    stream = _stream(shards, task.workload.batch)
+    _feed(stream, folder, stream.steps_per_epoch)
+    run = tfstream.open_run(folder)
+    wanted = shards.rows // 2
+    one, few = f"id = {wanted}", f"f31 > {_HIGH}"
+    (pruned,), pruned_s = _timed(lambda text: run.steps_of(where=text), [one])
+    (scanned,), scanned_s = _timed(lambda text: run.steps_of(where=text), [few])
+    announce_measured()
+    ids = np.arange(shards.rows)
+    expected = int((data.last_of(ids) > _HIGH).sum())
+    findings = []
+    if shards.take(pruned["row_id"].to_pylist(), ["id"])["id"].to_pylist() != [wanted]:
+        findings.append("another row was found")
+    if scanned.num_rows != expected:
+        findings.append(f"{scanned.num_rows} rows were found, {expected} should")
+    possible = pruning.possible_blocks(shards.subset.catalog, [expressions.parse(one)])
+    return {
+        "figures": {
+            "id = … s": pruned_s,
+            "of the blocks %": 100 * float(possible.mean()),
+            "f31 > … s": scanned_s,
+            "M rows/s": shards.rows / scanned_s / _MEGA,
+        },
+        "findings": findings,
+    }
+
+
+def _log(task: Task, folder: Path) -> dict[str, Any]:
+    """The callback, fed with what an epoch's windows would tell, without a model."""
+    shards = tfstream.open(str(tfstream_cases.kept_shards(task)))
+    stream = _stream(shards, task.workload.batch)
+    steps = min(_STEPS, task.workload.rows // 4)
+    start = time.perf_counter()
+    resident, appended = _feed(stream, folder, steps)
+    seconds = time.perf_counter() - start
+    size = sum(path.stat().st_size for path in folder.iterdir())
+    start = time.perf_counter()
+    found = tfstream.open_run(folder).steps
+    opened = time.perf_counter() - start
+    announce_measured()
+    late = resident[_SETTLED:]
+    slope = np.polyfit(np.linspace(_SETTLED / _SAMPLES, 1, len(late)) * steps, late, 1)[0]
+    same = np.array_equal(found["row_fingerprint"].to_numpy(), _fingerprints(0, steps))
+    return {
+        "figures": {
+            "bytes a step": size / steps,
+            "while it runs": appended / steps,
+            "us a step": seconds / steps * _MEGA,
+            "MB before": resident[0] / _MEGA,
+            "MB after": resident[-1] / _MEGA,
+            "bytes of memory a step": float(slope),
+            "read back s": opened,
+        },
+        "resident_mb": [value / _MEGA for value in resident],
+        "findings": [] if same else ["the log has other fingerprints than were told"],
+    }
+
+
+def _timed(ask: Callable[[Any], Any], asked: list[Any]) -> tuple[list[Any], float]:
+    """The answers, and the median of the seconds that each took."""
+    found, seconds = [], []
+    for one in asked:
+        start = time.perf_counter()
+        found.append(ask(one))
+        seconds.append(time.perf_counter() - start)
+    return found, float(np.median(seconds))
+
+
+def _stream(shards: tfstream.Shards, batch: int) -> tfstream.Stream:
+    return shards.stream(batch_size=batch, features=["f00"], label="label", seed=SEED)
+
+
+def _fingerprints(start: int, stop: int) -> np.ndarray:
+    """Made-up fingerprints of steps, (steps,) uint64."""
+    return data.mixed(np.arange(start, stop))
+
+
+def _feed(stream: tfstream.Stream, folder: Path, steps: int) -> tuple[list[int], int]:
+    """Log steps as a loop of one's own would, the pipeline's part made up.
+
+    Returns:
+        Resident bytes of the process before and at equal distances, and the bytes of the log before
+        it was compacted.
+    """
+    spec, random, process = stream.spec, np.random.default_rng(SEED), psutil.Process()
+    blocks = len(stream.subset.blocks)
+    a_window = min(blocks, -(-blocks // spec.windows_per_epoch))
+    callback = tfstream.LineageCallback(folder, stream)
+    callback.begin()
+    resident = [process.memory_info().rss]
+    at = set(np.linspace(0, steps, _SAMPLES + 1).astype(int).tolist())
+    stop = 0
+    for step in range(steps):
+        if step == stop:
+            epoch, in_epoch = divmod(step, spec.steps_per_epoch)
+            window, _ = spec.window_of(in_epoch)
+            later = window + 1 < spec.windows_per_epoch
+            end = spec.first_step(window + 1) if later else spec.steps_per_epoch
+            stop = epoch * spec.steps_per_epoch + end
+            told = _fingerprints(step, stop)
+            reads = random.choice(blocks, a_window, replace=False).astype(np.int64)
+            place = tf.constant([0, epoch, window], tf.int64)
+            stream.control.put(place, np.arange(step, stop), told, told, reads)
+        callback.step()
+        if step + 1 in at:
+            resident.append(process.memory_info().rss)
+    callback.settle()
+    appended = sum(path.stat().st_size for path in folder.glob("*.log"))
+    callback.close()
+    return resident, appended
+
+
+def _origin(row: int, cell: int) -> tuple[int, int]:
+    """The source and the row there of a row of the synthetic data set."""
+    rest, place = divmod(row, cell)
+    shard, source = divmod(rest, _SOURCES)
+    return source, place * _SHARDS + int(_dealt(cell)[place, shard])
+
+
+@cache
+def _dealt(cell: int) -> np.ndarray:
+    """(cell, shards): which of so many rows in turn of a source each shard has."""
+    every = np.tile(np.arange(_SHARDS), (cell, 1))
+    return np.random.default_rng(SEED).permuted(every, axis=1)
+
+
+def _write(place: Path, template: manifest.Catalog, cell: int) -> None:
+    """Write index and provenance of a data set whose shards are groups with rows of every source.
+
+    A shard has `cell` rows of each source, scattered over it; row ids are by shard, source and row,
+    as those of a conversion.
+    """
+    rows = _SOURCES * cell
+    dealt = _dealt(cell)
+    source = np.repeat(np.arange(_SOURCES), cell)
+    by_row = [
+        provenance.write_by_row(
+            place, shard, source, np.tile(np.arange(cell) * _SHARDS + dealt[:, shard], _SOURCES)
+        )
+        for shard in range(_SHARDS)
+    ]
+    shard_of = np.argsort(dealt, axis=1).reshape(-1)
+    in_cell = np.repeat(np.arange(cell), _SHARDS)
+    by_source = [
+        provenance.write_by_source(place, i, [(shard_of * _SOURCES + i) * cell + in_cell])[1]
+        for i in range(_SOURCES)
+    ]
+    firsts = np.arange(_SHARDS) * rows
+    per_shard = -(-rows // _BLOCK_ROWS)
+    sizes = np.full(per_shard, _BLOCK_ROWS)
+    sizes[-1] = rows - (per_shard - 1) * _BLOCK_ROWS
+    block_bytes = int(template.block_size[0])
+    identity = hashlib.sha256(f"lookup {cell}".encode()).hexdigest()
+    nothing = hashlib.sha256().hexdigest()
+    shards = pa.table(
+        {
+            "path": [f"shards/{i // 1000:03d}/{i:05d}.tfrecord" for i in range(_SHARDS)],
+            "first_row": firsts,
+            "rows": np.full(_SHARDS, rows),
+            "size_bytes": np.full(_SHARDS, per_shard * block_bytes),
+            "sha256": [nothing] * _SHARDS,
+            "token": np.array(
+                [manifest.shard_token(identity, i) for i in range(_SHARDS)], np.uint64
+            ),
+            "blocks": np.full(_SHARDS, per_shard),
+            "provenance_sha256": by_row,
+        }
+    )
+    all_rows = np.tile(sizes, _SHARDS)
+    blocks = pa.table(
+        {
+            "shard": np.repeat(np.arange(_SHARDS), per_shard),
+            "offset": np.tile(np.arange(per_shard) * block_bytes, _SHARDS),
+            "size_bytes": np.full(len(all_rows), block_bytes),
+            "rows": all_rows,
+            "first_row": np.cumsum(all_rows) - all_rows,
+        }
+    )
+    keys = {"month": np.arange(_SHARDS) // 31 + 1, "day": np.arange(_SHARDS) % 31 + 1}
+    groups = pa.table(
+        {
+            **keys,
+            "first_row": firsts,
+            "rows": np.full(_SHARDS, rows),
+            "first_shard": np.arange(_SHARDS),
+            "shards": np.ones(_SHARDS, np.int64),
+        }
+    ).cast(template.groups.schema)
+    sources = pa.table(
+        {
+            "path": [f"part-{i:05d}.parquet" for i in range(_SOURCES)],
+            "size_bytes": np.ones(_SOURCES, np.int64),
+            "sha256": [nothing] * _SOURCES,
+            "rows": np.full(_SOURCES, _SHARDS * cell),
+            "quarantined": np.zeros(_SOURCES, np.int64),
+            "by_source_sha256": by_source,
+            "quarantine_sha256": [""] * _SOURCES,
+        }
+    )
+    document = manifest.write_index(
+        place,
+        replace(template.manifest, identity=identity, parents=()),
+        shards=shards,
+        blocks=blocks,
+        groups=groups,
+        sources=sources,
+        vocabularies={name: v.to_pylist() for name, v in template.vocabularies.items()},
+        statistics=template.statistics.slice(0, 0),
+        vocabulary_counts=template.vocabulary_counts.slice(0, 0),
+    )
+    (place / manifest.MANIFEST).write_bytes(document)
