@@ -136,12 +136,12 @@ JOBS: Mapping[str, Job] = {
         module="lookup",
         cases={
             "questions": "10^8 rows of 100 sources in 400 shards, a run of 10^5 steps; synthetic",
-            "where": "rows by a condition on the source's shards, a run of one epoch",
+            "where": "f31 > x and id = x, in 64 groups by ranges of id; a run of one epoch",
             "log": "10^6 steps through the callback, without a model",
         },
         caption="Questions to an opened run, medians of seven, each about another step or row; the "
-        "shards are not there. Conditions: seconds for all steps of the rows found. Log: with a "
-        "million steps compacted, and resident memory by least squares over the last three "
-        "quarters.",
+        "shards are not there. Conditions: seconds to all steps of the rows found; the statistics "
+        "leave of one all blocks, of the other few. Log: bytes after compaction; resident memory "
+        "by least squares over the last three quarters.",
     ),
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,9 +30,9 @@ _BY_SOURCE = pa.schema([("row_id", pa.int64())])
 
 def digest_of(source: NDArray[Any], source_row: NDArray[Any]) -> str:
     """SHA-256 of the provenance of a shard's rows, in hex."""
-    return hashlib.sha256(
-        source.astype("<i4").tobytes() + source_row.astype("<i8").tobytes()
-    ).hexdigest()
+    digest = hashlib.sha256(np.ascontiguousarray(source, "<i4").data)
+    digest.update(np.ascontiguousarray(source_row, "<i8").data)
+    return digest.hexdigest()
 
 
 def write_by_row(folder: Path, shard: int, source: NDArray[Any], source_row: NDArray[Any]) -> str:
@@ -112,11 +113,17 @@ def rows_of_sources(catalog: Catalog, row_ids: NDArray[Any]) -> tuple[NDArray[An
     first = catalog.shards["first_row"].to_numpy()
     shards = np.searchsorted(first, row_ids, side="right") - 1
     source, source_row = np.empty(len(row_ids), np.int64), np.empty(len(row_ids), np.int64)
-    for shard in np.unique(shards):
-        wanted = shards == shard
-        sources, rows = shard_provenance(catalog, int(shard))
+
+    def find(shard: int) -> None:
+        wanted = np.flatnonzero(shards == shard)
+        sources, rows = shard_provenance(catalog, shard)
         places = row_ids[wanted] - first[shard]
         source[wanted], source_row[wanted] = sources[places], rows[places]
+
+    # The rows of a step may be of hundreds of shards; decoding and hashing leave Python's lock.
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(find, np.unique(shards).tolist()):
+            pass
     return source, source_row
 
 
