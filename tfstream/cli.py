@@ -159,6 +159,9 @@ def inspect(out: Folder) -> None:
     for parent in reversed(catalog.manifest.parents):
         screen.say(f"parent    {parent.digest}")
     screen.say(f"rows      {catalog.rows:,}, {_sizes(catalog)}")
+    for one in catalog.manifest.forgotten:
+        rows = sum(stop - start for start, stop in one.ranges)
+        screen.say(f"          {rows:,} of them were forgotten on {one.date}")
     more = f" and {len(names) - _SHOWN_SOURCES} more" if len(names) > _SHOWN_SOURCES else ""
     screen.say(f"sources   {', '.join(names[:_SHOWN_SOURCES])}{more}")
     if catalog.manifest.root:

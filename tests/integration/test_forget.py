@@ -287,6 +287,8 @@ def test_runs_say_that_rows_were_forgotten(folder: Path, tmp_path: Path) -> None
     assert tfstream.open(folder).digest == shards.digest
     done = CliRunner().invoke(cli.app, [*asked, "--yes"])
     assert done.exit_code == 0, done.output
+    shown = CliRunner().invoke(cli.app, ["inspect", str(folder)])
+    assert "1 of them were forgotten on" in shown.output
     (finding,) = tfstream.open_run(run).verify()
     assert "were forgotten on" in finding.what
 
