@@ -11,7 +11,7 @@ from pathlib import Path
 CONVERSIONS = ("convert", "mixed", "scale", "bounded")
 """Jobs that convert; each of their entries has its own number of rows."""
 
-OWN = ("start", "epochs", "columns", "constant", "mixed-read", "mixing", "lookup")
+OWN = ("start", "epochs", "columns", "constant", "mixed-read", "mixing", "lookup", "log")
 """Jobs with figures of their own; see `cases`."""
 
 LARGE = ("scale", "bounded", "groups", *OWN)
