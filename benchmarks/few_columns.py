@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 import tfstream
-from benchmarks import data
+from benchmarks import data, tfstream_cases
 from benchmarks.runner import announce_measured
 from benchmarks.workload import SEED
 
@@ -33,7 +33,9 @@ def run(task: Task) -> dict[str, Any]:
         task.folder / f"columns-{count}-source",
         lambda place: data.write_files(place, rows, 4, lambda ids: _table(ids, count)),
     )
-    shards = data.keep(task.folder / f"columns-{count}", lambda place: _convert(source, place))
+    shards = tfstream_cases.keep(
+        task.folder / f"columns-{count}", lambda place: _convert(source, place)
+    )
     names = [_name(i) for i in (_PICKED if few else range(count))]
     stream = tfstream.open(str(shards)).stream(
         batch_size=task.workload.batch,

@@ -43,6 +43,8 @@ _COPIES = 3
 _CALLBACKS = {"without-callback": "plain fit", "with-callback": "tfstream.LineageCallback"}
 _GROUPS = (1, 36, 365, 10_000, 1_000_000)
 _TFSTREAM = "tfstream"
+_WINDOWED = ("numpy", "saved-blocks")
+"""Contenders whose windows are as large as tfstream's."""
 SCRATCH = "scratch"
 """Folder, below that of all benchmarks, of what large jobs write."""
 
@@ -58,6 +60,8 @@ class Entry:
     """Bytes of a row for MB/s."""
     note: str
     """What its shuffle reaches, or what it does."""
+    link: str | None = None
+    """The document that its configuration follows."""
 
 
 def entries(job: str, workload: Workload) -> tuple[Entry, ...]:
@@ -86,13 +90,14 @@ def entries(job: str, workload: Workload) -> tuple[Entry, ...]:
         )
     found = contenders.contenders(workload)
     if job == "fit":  # No model gets an id, so the two limits are one.
-        found = tuple(one for one in found if one.name != "numpy-limit-id")
+        found = tuple(one for one in found if one.fits and one.name != "numpy-limit-id")
     return tuple(
         Entry(
             name=one.name,
             rows=one.rows,
             bytes_per_row=one.bytes_per_row if job == "read" else data.PACKED_BYTES,
             note=one.shuffle,
+            link=one.link,
         )
         for one in found
     )
@@ -130,9 +135,9 @@ def _conversions(job: str, workload: Workload) -> Iterator[Entry]:
 def task_of(base: Task, job: str, entry: Entry) -> Task:
     """What a child does for an entry; `base` lies in the folder of the workload's rows."""
     task = replace(base, action=job, contender=entry.name)
-    if job not in CONVERSIONS:
-        return task
     root = base.folder.parent
+    if job not in CONVERSIONS:
+        return replace(task, python=environments.interpreter(root, entry.name) or task.python)
     return replace(
         task,
         folder=folder_of(root / SCRATCH if job in LARGE else root, entry.rows),
@@ -205,8 +210,12 @@ def prepare(base: Task, chosen: dict[str, list[Entry]]) -> Iterator[Outcome]:
 def _prepare_streams(base: Task, jobs: tuple[str, ...], wanted: set[str]) -> Iterator[Outcome]:
     if wanted & set(_CALLBACKS) and "callback" in jobs:
         wanted.add("tfstream-packed")
+    if any(name.startswith(_WINDOWED) for name in wanted):
+        wanted.add("tfstream-packed")  # Which tells its window to those who take the same.
     written: set[str] = set()
     for contender in contenders.contenders(base.workload):
         if contender.name in wanted and contender.layout not in written:
             written.add(contender.layout)
-            yield run_child(replace(base, action="prepare", contender=contender.name))
+            python = environments.interpreter(base.folder.parent, contender.name) or base.python
+            task = replace(base, action="prepare", contender=contender.name, python=python)
+            yield run_child(task)

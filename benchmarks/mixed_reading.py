@@ -10,7 +10,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 import tfstream
-from benchmarks import data, mixed_rows
+from benchmarks import data, mixed_rows, tfstream_cases
 from benchmarks.clock import Clock
 from benchmarks.runner import announce_measured
 from benchmarks.workload import SEED
@@ -34,7 +34,7 @@ def run(task: Task) -> dict[str, Any]:
         dataset: Iterable[Any] = _textbook(place, task)
     else:
         source = data.keep(task.folder / "mixed-source", lambda p: mixed_rows.write_source(p, rows))
-        place = data.keep(task.folder / "mixed-shards", lambda p: _convert(source, p))
+        place = tfstream_cases.keep(task.folder / "mixed-shards", lambda p: _convert(source, p))
         # Nulls with a mask, as by default; the textbook delivers them as a number of its own.
         dataset = (
             tfstream.open(str(place))

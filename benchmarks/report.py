@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.metadata
 import json
 import os
 import platform
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from rich.table import Table
 
-from benchmarks import cases
+from benchmarks import cases, environments, jobs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from benchmarks.runner import Outcome
     from benchmarks.workload import Workload
 
-_PACKAGES = ("tfstream", "tensorflow", "keras", "numpy", "pyarrow", "dask")
 _REFERENCES = {
     "read": ("tfstream-packed", "tfstream-dict"),
     "fit": ("tfstream-packed", "tfstream-dict"),
@@ -118,7 +116,7 @@ def machine() -> dict[str, Any]:
         else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": environments.versions(),
     }
 
 
@@ -129,13 +127,6 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def show_conditions(console: Console, workload: Workload, where: dict[str, Any]) -> None:
@@ -182,6 +173,9 @@ def show_job(
             line.entry.note + part,
         )
     console.print(table)
+    for entry in entries:
+        if entry.link and lines[entry.name]:
+            console.print(f"{entry.name}: {entry.link}", soft_wrap=True, markup=False)
     if job == "callback":
         _show_cost(console, lines.get("without-callback"), lines.get("with-callback"))
     for outcome in outcomes:
@@ -245,6 +239,15 @@ def _show_cost(console: Console, without: Line | None, with_: Line | None) -> No
         console.print(f"LineageCallback: {percent:+.1f} % time a row, by the medians")
 
 
+def _entry_of(outcome: Outcome) -> Entry | None:
+    """The entry that was measured; None if it only prepared."""
+    task = outcome.task
+    if task.action == "prepare":
+        return None
+    found = jobs.entries(task.action, task.workload)
+    return next(entry for entry in found if entry.name == task.contender)
+
+
 def save(outcomes: Sequence[Outcome], workload: Workload, where: dict[str, Any]) -> Path:
     """Append a JSON line a measurement to today's file."""
     now = dt.datetime.now(dt.timezone.utc)
@@ -252,10 +255,15 @@ def save(outcomes: Sequence[Outcome], workload: Workload, where: dict[str, Any])
     path = RESULTS / f"{now.date().isoformat()}.jsonl"
     with path.open("a", encoding="utf-8") as file:
         for one in outcomes:
+            entry = _entry_of(one)
+            rows = one.fields.get("timed_rows")
             record = {
                 "time": now.isoformat(timespec="seconds"),
                 "job": one.task.action,
                 "contender": one.task.contender,
+                "shuffle": entry.note if entry else None,
+                "bytes": rows * entry.bytes_per_row if entry and rows else None,
+                "cpu_s": one.cpu_s,
                 "peak_bytes": one.peak_bytes,
                 "error": one.error,
                 **one.fields,

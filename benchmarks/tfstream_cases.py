@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+import shutil
+from typing import TYPE_CHECKING, Any, cast
 
 import tfstream
 from benchmarks import data
 from benchmarks.workload import SEED, Task
+from tfstream.errors import TfstreamError
 from tfstream.format import reader
 from tfstream.format.manifest import open_catalog
 
@@ -60,7 +62,17 @@ def kept_shards(task: Task) -> Path:
     """The shards of the source, written now if they are not there."""
     source = data.keep(task.source, lambda p: data.write_source(p, task.workload.rows))
     convert = converter(["month", "day"])
-    return data.keep(task.folder / "shards", lambda place: convert(source, place))
+    return keep(task.folder / "shards", lambda place: convert(source, place))
+
+
+def keep(place: Path, write: Callable[[Path], object]) -> Path:
+    """As `data.keep`, for a data set: one that today's tfstream does not read is written anew."""
+    if place.exists():
+        try:
+            tfstream.open(str(place))
+        except TfstreamError:
+            shutil.rmtree(place)
+    return data.keep(place, lambda draft: cast("None", write(draft)))
 
 
 def window_rows(place: Path, task: Task) -> int:

@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -124,7 +124,9 @@ class Workshop:
             relative_folder="../data",
             recipe=subset.recipe,
             spec=self._spec,
-            spec_digest="0" * 64,
+            spec_digest=hashlib.sha256(
+                json.dumps(asdict(self._spec), sort_keys=True, separators=(",", ":")).encode()
+            ).hexdigest(),
             features=("x",),
             label="g = 1",
             weight=None,

@@ -38,7 +38,13 @@ def make(folder: Path) -> Path:
     for first, count, ends in ((0, 9, True), (9, 7, True), (14, 6, False)):
         callback = tfstream.LineageCallback(folder / "run", stream, metrics=["loss"])
         callback.begin(first)
-        for step, _ in zip(range(count), stream.dataset().repeat(), strict=False):
+        dataset = stream.dataset()
+        batches = iter(dataset)
+        for step in range(count):
+            # A new iterator goes on where the steps have come to: not so in a repeated dataset.
+            if next(batches, None) is None:
+                batches = iter(dataset)
+                next(batches)
             callback.step(loss=float(step))
         if ends:
             callback.close()

@@ -20,6 +20,7 @@ from tfstream.errors import CorruptionError, DataError, ResumeError, UsageError
 from tfstream.lineage import log
 from tfstream.lineage.records import Steps
 from tfstream.lineage.tally import Piece
+from tfstream.pipeline import decode
 
 ROWS, BATCH = 290, 16
 STEPS = -(-ROWS // BATCH)
@@ -390,6 +391,26 @@ def test_a_log_that_lies_is_found(folder: Path, tmp_path: Path) -> None:
         "attempt-000.log, step 3",
         "attempt-000.log, step 5",
     ]
+
+
+def test_labels_gathered_by_a_wrong_permutation_are_caught(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stream whose row ids are right, while each row has its neighbour's label."""
+    right = decode.label
+
+    def wrong(*arguments: Any) -> Any:
+        return tuple(tf.roll(values, 1, axis=1) for values in right(*arguments))
+
+    monkeypatch.setattr(decode, "label", wrong)
+    trained(folder, tmp_path / "run", epochs=1)
+    run = tfstream.open_run(tmp_path / "run")
+    assert run.verify() == []
+    found = run.verify(deep=True)
+    assert len(found) == run.steps.num_rows
+    assert {finding.what for finding in found} == {
+        "the labels that came are not those of its rows in the shards"
+    }
 
 
 def test_a_changed_shard_or_source_is_found(copied: Path, tmp_path: Path) -> None:

@@ -57,3 +57,35 @@ def test_freed_buffers_come_again(switch: str, printed: str) -> None:
         check=True,
     )
     assert done.stdout.strip() == printed
+
+
+_TRIM = """
+import ctypes
+from pathlib import Path
+from tfstream.pipeline import allocator
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+libc.free.argtypes = [ctypes.c_void_p]
+def resident():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+allocator.keep_buffers()
+buffers = [libc.malloc(8 << 20) for _ in range(16)]
+for buffer in buffers:
+    ctypes.memset(buffer, 1, 8 << 20)
+held = resident()
+for buffer in buffers:
+    libc.free(buffer)
+kept = resident()
+allocator.trim()
+left = resident()
+print(held - kept < 16 << 20, held - left > 100 << 20)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc is on Linux")
+def test_what_is_free_is_given_back_when_an_epoch_begins() -> None:
+    """128 MiB stay when they are freed, until then."""
+    done = subprocess.run(
+        [sys.executable, "-c", _TRIM], env={}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "True True"

@@ -30,9 +30,9 @@ from tfstream.conversion.sources import Sources
 from tfstream.conversion.survey import Survey
 from tfstream.errors import DataError, ResumeError, StorageError, UsageError
 from tfstream.format import damage
-from tfstream.format.document import FORMAT
+from tfstream.format.document import FORMAT, Parent
 from tfstream.format.index_files import generation_folder
-from tfstream.format.manifest import MANIFEST, UNFINISHED, Parent
+from tfstream.format.manifest import MANIFEST, UNFINISHED
 from tfstream.storage import Place
 
 SOURCES, PARTITIONS, DELIVERY = "sources", "partitions", "delivery"

@@ -57,7 +57,9 @@ def check_dataset(catalog: Catalog, *, sources: bool = False) -> Iterator[Findin
             yield Finding(where=f"provenance by source of {path}", what=error)
     yield from _check_quarantine(catalog)
     yield from _check_summaries(catalog)
-    for parent in catalog.manifest.parents:
+    forgotten = catalog.manifest.forgotten
+    since = forgotten[-1].generation if forgotten else 0
+    for parent in catalog.manifest.parents[since:]:
         was = partial(open_catalog, catalog.folder, parent.digest)
         errors = _errors(was)
         for error in errors:
@@ -128,9 +130,8 @@ def _of_shard(catalog: Catalog, shard: int, where: str, what: str) -> Finding:
 
 def _check_summaries(catalog: Catalog) -> Iterator[Finding]:
     """Check the tables of statistics, which opening does not read."""
-    folder = generation_folder(catalog.folder, catalog.manifest.generation)
     for name in ("statistics", "vocabulary_counts"):
-        where = storage.relative(folder / "index" / f"{name}.parquet", catalog.folder)
+        where = storage.relative(catalog.manifest.index_path(catalog.folder, name), catalog.folder)
         for error in _errors(partial(getattr, catalog, name)):
             yield Finding(where=where, what=error)
 

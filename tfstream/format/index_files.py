@@ -16,6 +16,9 @@ from tfstream.storage import Place, PlaceT
 
 _GENERATIONS = "generations"
 
+PARENT = "parent.json"
+"""In the folder of a generation, the manifest that it followed."""
+
 
 def generation_folder(folder: PlaceT, generation: int) -> PlaceT:
     """Where shards, provenance and index of a generation lie: those of the first in the folder."""
@@ -35,9 +38,14 @@ def refuse_links(folder: Place, path: Place) -> None:
         raise DataError(f"{path} is a link to {real}, outside the data set; copy the file instead")
 
 
-def path_of(folder: PlaceT, generation: int, name: str) -> PlaceT:
+def name_of(revision: int) -> str:
+    """The folder of an index inside its generation's, after so many forgettings."""
+    return f"index-{revision}" if revision else "index"
+
+
+def path_of(folder: PlaceT, generation: int, name: str, revision: int = 0) -> PlaceT:
     """Where a table of the index lies."""
-    return generation_folder(folder, generation) / "index" / f"{name}.parquet"
+    return generation_folder(folder, generation) / name_of(revision) / f"{name}.parquet"
 
 
 def read_inside(folder: Place, path: Place) -> bytes:

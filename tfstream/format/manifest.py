@@ -20,8 +20,9 @@ from tfstream import storage
 from tfstream.errors import CorruptionError, DataError, UsageError
 from tfstream.format import damage, index_checks, index_files
 from tfstream.format.canonical import canonical
-from tfstream.format.document import FORMAT, MINIMUM_READER, document_sha256
+from tfstream.format.document import Manifest, document_sha256
 from tfstream.format.document import check as check_document
+from tfstream.format.index_files import PARENT
 from tfstream.format.schema import Schema
 from tfstream.format.statistics import STATISTICS, VOCABULARY_COUNTS
 from tfstream.storage import Place
@@ -30,9 +31,6 @@ MANIFEST = "manifest.json"
 
 UNFINISHED = ".tmp"
 """Folder inside the output whose being there says that a conversion has not come to its end."""
-
-_PARENT = "parent.json"
-"""In the folder of a generation, the manifest that it followed."""
 
 SHARDS = pa.schema(
     [
@@ -79,44 +77,6 @@ _TABLES = ("shards", "blocks", "groups", "sources", "vocabularies")
 _SUMMARIES = {"statistics": STATISTICS, "vocabulary_counts": VOCABULARY_COUNTS}
 _UNKNOWN = ("min", "max", "mean", "m2", "distinct")
 """What a span of statistics need not have."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parent:
-    """The data set as it was before an append."""
-
-    digest: str
-    shards: int
-    """How many shards it has; those of the append follow."""
-    sources: int
-    """How many sources."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """What a data set says of itself, besides its tables."""
-
-    format: int = FORMAT
-    """Number of the format that it was written in."""
-    schema: Schema
-    keys: tuple[str, ...]
-    """Names of the key columns of the groups."""
-    group_by: tuple[str, ...]
-    """The expressions that made them."""
-    options: Mapping[str, Any]
-    """The options of the conversion that its bytes depend on."""
-    root: str
-    """The folder that the paths of the sources begin at, empty where they are no files; not part
-    of the digest."""
-    identity: str
-    """Hex digest of what the conversion was asked to do; its shards' tokens come from it."""
-    parents: tuple[Parent, ...] = ()
-    """What the data set was before each append, the oldest first."""
-
-    @property
-    def generation(self) -> int:
-        """How often it was appended to."""
-        return len(self.parents)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +130,7 @@ class Catalog:
         return self._summary("vocabulary_counts")
 
     def _summary(self, name: str) -> pa.Table:
-        path = index_files.path_of(self.folder, self.manifest.generation, name)
+        path = self.manifest.index_path(self.folder, name)
         table = index_files.read_table(self.folder, path, self.index_sha256[name])
         index_checks.check_table(table, _SUMMARIES[name], str(path), _UNKNOWN)
         return table
@@ -181,7 +141,7 @@ class Catalog:
         return self.folder / path
 
 
-def shard_token(identity: str, ordinal: int) -> int:
+def shard_token(identity: str, ordinal: int | str) -> int:
     """64 bits for the headers of a shard, which no other shard of any other conversion has."""
     digest = hashlib.sha256(f"{identity}:{ordinal}".encode()).digest()
     return int.from_bytes(digest[:8], "little")
@@ -219,28 +179,14 @@ def write_index(  # noqa: PLR0913 - one argument a table
     ).items():
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
-        storage.publish(index_files.path_of(folder, manifest.generation, name), buffer.getvalue())
+        storage.publish(manifest.index_path(folder, name), buffer.getvalue())
         written[name] = hashlib.sha256(buffer.getvalue()).hexdigest()
-    if manifest.parents:
-        parent = index_files.generation_folder(folder, manifest.generation) / _PARENT
+    if manifest.parents and manifest.parents[-1].digest == _parse(folder, folder / MANIFEST)[0]:
+        parent = index_files.generation_folder(folder, manifest.generation) / PARENT
         storage.publish(parent, storage.read(folder / MANIFEST))
     digest = _digest(manifest, tables)
-    document = {
-        "format": FORMAT,
-        "minimum_reader": MINIMUM_READER,
-        "digest": digest,
-        "identity": manifest.identity,
-        "rows": sum(blocks["rows"].to_pylist()),
-        "keys": list(manifest.keys),
-        "group_by": list(manifest.group_by),
-        "options": dict(manifest.options),
-        "schema": manifest.schema.to_json(),
-        "root": manifest.root,
-        "parents": [asdict(parent) for parent in manifest.parents],
-        "index_sha256": written,
-    }
-    document["manifest_sha256"] = document_sha256(document)
-    return json.dumps(document, indent=2).encode() + b"\n"
+    rows = sum(blocks["rows"].to_pylist())
+    return manifest.to_json(digest=digest, rows=rows, index_sha256=written)
 
 
 def open_catalog(folder: Place, digest: str | None = None) -> Catalog:
@@ -258,9 +204,7 @@ def open_catalog(folder: Place, digest: str | None = None) -> Catalog:
     """
     path, newest, manifest, hashes = _found(folder, digest)
     tables = {
-        name: index_files.read_table(
-            folder, index_files.path_of(folder, manifest.generation, name), hashes[name]
-        )
+        name: index_files.read_table(folder, manifest.index_path(folder, name), hashes[name])
         for name in _TABLES
     }
     with damage.told(f"the index of {folder}"):
@@ -272,7 +216,7 @@ def open_catalog(folder: Place, digest: str | None = None) -> Catalog:
                 "its digest differs; restore the folder or convert again"
             )
         for name in ("shards", "sources"):
-            where = index_files.path_of(folder, manifest.generation, name)
+            where = manifest.index_path(folder, name)
             index_checks.check_paths(tables[name]["path"].to_pylist(), where)
         index_checks.check_numbers(tables["shards"], tables["blocks"], folder)
         index_checks.check_tiles(tables, manifest.keys, folder)
@@ -324,13 +268,14 @@ def _found(folder: Place, digest: str | None) -> tuple[Place, str, Manifest, dic
             "its append was given up"
         )
     if digest is not None and digest != newest:
+        _refuse_forgotten(folder, manifest, digest)
         ordinals = {parent.digest: i for i, parent in enumerate(manifest.parents)}
         if digest not in ordinals:
             raise UsageError(
                 f"{folder} holds the data set {newest}, which was never {digest}; "
                 "give the folder of the latter"
             )
-        path = index_files.generation_folder(folder, ordinals[digest] + 1) / _PARENT
+        path = index_files.generation_folder(folder, ordinals[digest] + 1) / PARENT
         newest, manifest, hashes = _parse(folder, path)
         if newest != digest:
             raise CorruptionError(
@@ -339,10 +284,19 @@ def _found(folder: Place, digest: str | None) -> tuple[Place, str, Manifest, dic
     return path, newest, manifest, hashes
 
 
+def _refuse_forgotten(folder: Place, manifest: Manifest, digest: str) -> None:
+    for one in manifest.forgotten:
+        if digest in {one.digest, *(p.digest for p in manifest.parents[: one.generation])}:
+            raise UsageError(
+                f"rows of the data set {digest} were forgotten on {one.date}, so it cannot be "
+                f"opened as it was; {folder} holds it without them"
+            )
+
+
 def _is_superseded(folder: Place, manifest: Manifest) -> bool:
     """Whether there is a whole generation behind that of a manifest, which no append is making."""
     following = index_files.generation_folder(folder, manifest.generation + 1)
-    return (following / _PARENT).exists() and not (folder / UNFINISHED).exists()
+    return (following / PARENT).exists() and not (folder / UNFINISHED).exists()
 
 
 def _parse(folder: Place, path: Place) -> tuple[str, Manifest, dict[str, str]]:
@@ -360,17 +314,7 @@ def _parse(folder: Place, path: Place) -> tuple[str, Manifest, dict[str, str]]:
     hashes = document["index_sha256"]
     if set(hashes) != {*_TABLES, *_SUMMARIES}:
         raise DataError(f"expected a hash for each table. {where}: index_sha256")
-    manifest = Manifest(
-        format=document["format"],
-        schema=Schema.from_json(document["schema"]),
-        keys=tuple(document["keys"]),
-        group_by=tuple(document["group_by"]),
-        options=document["options"],
-        root=document["root"],
-        identity=document["identity"],
-        parents=tuple(Parent(**parent) for parent in document["parents"]),
-    )
-    return document["digest"], manifest, hashes
+    return document["digest"], Manifest.from_json(document), hashes
 
 
 def _digest(manifest: Manifest, tables: Mapping[str, pa.Table]) -> str:
@@ -384,6 +328,7 @@ def _digest(manifest: Manifest, tables: Mapping[str, pa.Table]) -> str:
         "options": dict(manifest.options),
         "schema": manifest.schema.to_json(),
         "parents": [asdict(parent) for parent in manifest.parents],
+        "forgotten": [asdict(one) | {"date": ""} for one in manifest.forgotten],
     }
     digest.update(json.dumps(head, sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(tables):

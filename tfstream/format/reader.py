@@ -65,6 +65,13 @@ class StoredRows:
     texts: dict[str, pa.Array]
     """For each column of uncoded text: (rows,) binary, empty where null."""
 
+    rows: int
+    """Number of rows."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self.rows
+
     @classmethod
     def joined(cls, parts: Sequence[StoredRows]) -> StoredRows:
         """The rows of at least one part, one part after the other."""
@@ -73,6 +80,7 @@ class StoredRows:
             [np.concatenate([p.packs[i] for p in parts]) for i in range(len(first.packs))],
             {name: np.concatenate([p.missing[name] for p in parts]) for name in first.missing},
             {name: pa.concat_arrays([p.texts[name] for p in parts]) for name in first.texts},
+            sum(map(len, parts)),
         )
 
 
@@ -103,6 +111,7 @@ def read_stored(catalog: Catalog, block: int, schema: Schema, keep: NDArray[Any]
                 for name in schema.texts
                 if not schema[name].is_list
             },
+            int(keep.sum()),
         )
 
 
@@ -175,13 +184,18 @@ def take(
     """Rows by their ids, in the order of the ids.
 
     Raises:
-        UsageError: if there is no such row or column.
+        UsageError: if there is no such row or column, or the row was forgotten.
         CorruptionError: if a block is not what was written.
     """
     ids = np.asarray(row_ids, np.int64).reshape(-1)
     outside = ids[(ids < 0) | (ids >= catalog.rows)]
     if len(outside):
         raise UsageError(f"row ids go from 0 to {catalog.rows - 1}, there is no row {outside[0]}")
+    for one in catalog.manifest.forgotten:
+        edges = np.array(one.ranges).reshape(-1)
+        gone = ids[np.searchsorted(edges, ids, side="right") % 2 == 1]
+        if len(gone):
+            raise UsageError(f"row {gone[0]} was forgotten on {one.date}")
     found = np.searchsorted(catalog.block_first, ids, side="right") - 1
     parts, places = [], np.empty(len(ids), np.int64)
     taken = 0

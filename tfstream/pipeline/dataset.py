@@ -6,6 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from tfstream.pipeline import allocator
 from tfstream.pipeline.control import Control
 from tfstream.pipeline.iterator import StreamIterator
 
@@ -30,6 +31,7 @@ class StreamDataset(tf.data.Dataset):  # type: ignore[misc]
 
     def __iter__(self) -> Any:  # noqa: ANN401 - TensorFlow's iterator
         """An iterator over the batches, a faster one where Python asks for them one by one."""
+        allocator.trim()
         return StreamIterator(self) if tf.executing_eagerly() else super().__iter__()
 
     def _inputs(self) -> list[tf.data.Dataset]:

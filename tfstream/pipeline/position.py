@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import keras
 
 from tfstream.errors import ResumeError, UsageError
+from tfstream.pipeline import allocator
 from tfstream.pipeline.control import Control
 from tfstream.pipeline.pace import Pace
 from tfstream.skips import Skips
@@ -53,6 +54,7 @@ class StreamCallback(keras.callbacks.Callback):  # type: ignore[misc]
             ResumeError: if Keras begins at another epoch than that of the weights it restored.
         """
         del logs
+        allocator.trim()  # Keras makes its iterator without Python's.
         self._position.begin_epoch(epoch, self)
 
     def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
