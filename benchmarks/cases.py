@@ -135,13 +135,21 @@ JOBS: Mapping[str, Job] = {
     "lookup": Job(
         module="lookup",
         cases={
-            "questions": "10^8 rows of 100 sources in 400 shards, a run of 10^5 steps; synthetic",
-            "where": "f31 > x and id = x, in 64 groups by ranges of id; a run of one epoch",
-            "log": "10^6 steps through the callback, without a model",
+            "open": "a run of 10^5 steps on 10^8 rows is opened, and the steps of a row are asked",
+            "step-ids": "it is open: row ids of a step",
+            "step-sources": "sources of its 1,000 rows, of some 340 of 400 shards",
+            "row-id": "steps of a row id",
+            "source-row": "steps of a row of a source",
+            "where-all": "steps of the rows with f31 > x; 64 groups by ranges of id",
+            "where-pruned": "steps of the rows with id = x; the same",
         },
-        caption="Questions to an opened run, medians of seven, each about another step or row; the "
-        "shards are not there. Conditions: seconds to all steps of the rows found; the statistics "
-        "leave of one all blocks, of the other few. Log: bytes after compaction; resident memory "
+        caption="Index and provenance of the 10^8 rows are made up, and there are no shards; those "
+        "of the conditions are the source's. Each question is about another step or row.",
+    ),
+    "log": Job(
+        module="lookup",
+        cases={"log": "10^6 steps through the callback, without a model"},
+        caption="Bytes of the run's folder, compacted and just before. Resident memory; its growth "
         "by least squares over the last three quarters.",
     ),
 }

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _SHARDS, _SOURCES, _BLOCK_ROWS, _BATCH = 400, 100, 512, 1_000
 _RANGES = 64
+_NAME = "part-{:05d}.parquet"
 _TIMES_ROWS = 25
 """Rows of the synthetic data set for each row of the source: 10^8 for 4 M."""
 _STEPS = 1_000_000
@@ -40,98 +41,79 @@ _MEGA = 1e6
 
 def run(task: Task) -> dict[str, Any]:
     """Measure a case."""
-    case = {"questions": _questions, "where": _where, "log": _log}[task.contender]
-    folder = task.folder / f"lookup-{task.contender}-run"
-    shutil.rmtree(folder, ignore_errors=True)
-    try:
-        return case(task, folder)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    case = {"log": _log, "where-all": _where, "where-pruned": _where}
+    return case.get(task.contender, _question)(task)
 
 
-def _questions(task: Task, folder: Path) -> dict[str, Any]:
-    """A data set without shards, but with index and provenance, and a run of one epoch."""
+def _question(task: Task) -> dict[str, Any]:
+    """A run of one epoch on a data set without shards, but with index and provenance."""
     cell = max(1, _TIMES_ROWS * task.workload.rows // (_SHARDS * _SOURCES))
     template = tfstream.open(str(tfstream_cases.kept_shards(task))).subset.catalog
     place = data.keep(task.folder / "lookup", lambda place: _write(place, template, cell))
-    stream = _stream(tfstream.open(str(place)), _BATCH)
-    _feed(stream, folder, stream.steps_per_epoch)
-    start = time.perf_counter()
-    run = tfstream.open_run(folder)
-    row = int(run.steps_of(row_ids=[0])["row_id"][0].as_py())
-    opened = time.perf_counter() - start
+    run, stream = _kept_run(task.folder / "lookup-run", tfstream.open(str(place)), _BATCH)
     random = np.random.default_rng(SEED)
     steps = random.integers(0, stream.steps_per_epoch, _REPEATS).tolist()
     rows = random.integers(0, stream.subset.rows, _REPEATS).tolist()
-    origins = [_origin(row, cell) for row in rows]
-    names = run.catalog.sources["path"].to_pylist()
-    ids, ids_s = _timed(lambda step: run.places.rows_of(0, step), steps)
-    found, rows_s = _timed(lambda step: run.rows(step=step), steps)
-    by_id, id_s = _timed(lambda row: run.steps_of(row_ids=[row]), rows)
-    by_source, source_s = _timed(
-        lambda origin: run.steps_of(source=names[origin[0]], source_row=origin[1]), origins
-    )
+    if task.contender == "open":
+        found, figures = _timed(
+            lambda row: tfstream.open_run(run.folder).steps_of(row_ids=[row]), rows
+        )
+    elif task.contender == "step-ids":
+        found, figures = _timed(lambda step: run.places.rows_of(0, step), steps)
+    elif task.contender == "step-sources":
+        found, figures = _timed(lambda step: run.rows(step=step), steps)
+    elif task.contender == "row-id":
+        found, figures = _timed(lambda row: run.steps_of(row_ids=[row]), rows)
+    else:
+        origins = [_origin(row, cell) for row in rows]
+        found, figures = _timed(
+            lambda origin: run.steps_of(source=_NAME.format(origin[0]), source_row=origin[1]),
+            origins,
+        )
     announce_measured()
-    findings = [] if row == 0 else ["row 0 is in no step"]
-    for step, expected, table in zip(steps, ids, found, strict=True):
-        told = zip(table["source"].to_pylist(), table["source_row"].to_pylist(), strict=True)
-        known = ((names[s], r) for s, r in (_origin(i, cell) for i in expected.tolist()))
-        if table["row_id"].to_pylist() != expected.tolist() or list(told) != list(known):
-            findings.append(f"step {step} has other rows")
-    for row, one, other in zip(rows, by_id, by_source, strict=True):
-        if one != other or row not in stream.row_ids(0, one["step"][0].as_py()):
-            findings.append(f"row {row} is in another step")
-    return {
-        "figures": {
-            "open, first answer s": opened,
-            "step to row ids s": ids_s,
-            "step to sources s": rows_s,
-            "row id to steps s": id_s,
-            "source row to steps s": source_s,
-        },
-        "rows": stream.subset.rows,
-        "steps": stream.steps_per_epoch,
-        "findings": findings,
-    }
+    findings = []
+    for step, row, answer in zip(steps, rows, found, strict=True):
+        if task.contender == "step-ids":
+            is_right = answer.tolist() == stream.row_ids(0, step).tolist()
+        elif task.contender == "step-sources":
+            told = (answer[name].to_pylist() for name in ("source", "source_row"))
+            known = (_origin(int(i), cell) for i in stream.row_ids(0, step))
+            is_right = [*zip(*told, strict=True)] == [(_NAME.format(s), r) for s, r in known]
+        else:
+            (one,) = answer.to_pylist()
+            is_right = one["row_id"] == row and row in stream.row_ids(0, one["step"])
+        if not is_right:
+            findings.append(f"another answer than for step {step} or row {row}")
+    return {"figures": figures, "findings": findings}
 
 
-def _where(task: Task, folder: Path) -> dict[str, Any]:
-    """Conditions on columns of shards whose groups are ranges of `id`, after a run of one epoch."""
+def _where(task: Task) -> dict[str, Any]:
+    """Conditions on columns of shards whose groups are ranges of `id`."""
     source = data.keep(task.source, lambda place: data.write_source(place, task.workload.rows))
     convert = tfstream_cases.converter([f"bucket(id, {-(-task.workload.rows // _RANGES)})"])
     shards = tfstream.open(
         str(data.keep(task.folder / "lookup-ranges", lambda place: convert(source, place)))
     )
-    stream = _stream(shards, task.workload.batch)
-    _feed(stream, folder, stream.steps_per_epoch)
-    run = tfstream.open_run(folder)
-    run.steps_of(row_ids=[0])
-    wanted = shards.rows // 2
-    one, few = f"id = {wanted}", f"f31 > {_HIGH}"
-    (scanned, *_), scanned_s = _timed(lambda text: run.steps_of(where=text), [few] * 3)
-    (pruned, *_), pruned_s = _timed(lambda text: run.steps_of(where=text), [one] * 3)
-    announce_measured()
+    run, _ = _kept_run(task.folder / "lookup-ranges-run", shards, task.workload.batch)
     ids = np.arange(shards.rows)
-    expected = int((data.last_of(ids) > _HIGH).sum())
-    findings = []
-    if shards.take(pruned["row_id"].to_pylist(), ["id"])["id"].to_pylist() != [wanted]:
-        findings.append("another row was found")
-    if scanned.num_rows != expected:
-        findings.append(f"{scanned.num_rows} rows were found, {expected} should")
-    possible = pruning.possible_blocks(shards.subset.catalog, [expressions.parse(one)])
+    wanted, text = ids[data.last_of(ids) > _HIGH], f"f31 > {_HIGH}"
+    if task.contender == "where-pruned":
+        wanted = ids[shards.rows // 2 :][:1]
+        text = f"id = {wanted[0]}"
+    (found, *_), figures = _timed(lambda text: run.steps_of(where=text), [text] * 3)
+    announce_measured()
+    ids_found = shards.take(found["row_id"].to_pylist(), ["id"])["id"].to_pylist()
+    possible = pruning.possible_blocks(shards.subset.catalog, [expressions.parse(text)])
     return {
-        "figures": {
-            "all blocks s": scanned_s,
-            "M rows/s": shards.rows / scanned_s / _MEGA,
-            "pruned s": pruned_s,
-            "blocks left %": 100 * float(possible.mean()),
-        },
-        "findings": findings,
+        "figures": figures | {"blocks read %": 100 * float(possible.mean())},
+        "findings": [] if sorted(ids_found) == wanted.tolist() else ["other rows were found"],
     }
 
 
-def _log(task: Task, folder: Path) -> dict[str, Any]:
-    """The callback, fed with what an epoch's windows would tell, without a model."""
+def _log(task: Task) -> dict[str, Any]:
+    """The callback, fed with what windows would tell, without a model."""
+    folder = task.folder / "log-run"
+    shutil.rmtree(folder, ignore_errors=True)
     shards = tfstream.open(str(tfstream_cases.kept_shards(task)))
     stream = _stream(shards, task.workload.batch)
     steps = min(_STEPS, task.workload.rows // 4)
@@ -161,14 +143,25 @@ def _log(task: Task, folder: Path) -> dict[str, Any]:
     }
 
 
-def _timed(ask: Callable[[Any], Any], asked: list[Any]) -> tuple[list[Any], float]:
-    """The answers, and the median of the seconds that each took."""
+def _timed(ask: Callable[[Any], Any], asked: list[Any]) -> tuple[list[Any], dict[str, float]]:
+    """The answers, and how long they took."""
     found, seconds = [], []
     for one in asked:
         start = time.perf_counter()
         found.append(ask(one))
         seconds.append(time.perf_counter() - start)
-    return found, float(np.median(seconds))
+    return found, {"median s": float(np.median(seconds)), "slowest s": max(seconds)}
+
+
+def _kept_run(
+    folder: Path, shards: tfstream.Shards, batch: int
+) -> tuple[tfstream.Run, tfstream.Stream]:
+    """A run of one epoch, opened, which has answered a question."""
+    stream = _stream(shards, batch)
+    data.keep(folder, lambda place: _feed(stream, place, stream.steps_per_epoch))
+    run = tfstream.open_run(folder)
+    run.steps_of(row_ids=[0])
+    return run, stream
 
 
 def _stream(shards: tfstream.Shards, batch: int) -> tfstream.Stream:
@@ -293,7 +286,7 @@ def _write(place: Path, template: manifest.Catalog, cell: int) -> None:
     ).cast(template.groups.schema)
     sources = pa.table(
         {
-            "path": [f"part-{i:05d}.parquet" for i in range(_SOURCES)],
+            "path": [_NAME.format(i) for i in range(_SOURCES)],
             "size_bytes": np.ones(_SOURCES, np.int64),
             "sha256": [nothing] * _SOURCES,
             "rows": np.full(_SOURCES, _SHARDS * cell),

@@ -12,7 +12,7 @@ from typing import Any
 CONVERSIONS = ("convert", "mixed", "scale", "bounded")
 """Jobs that convert; each of their entries has its own number of rows."""
 
-OWN = ("start", "epochs", "columns", "constant", "mixed-read", "mixing", "lookup")
+OWN = ("start", "epochs", "columns", "constant", "mixed-read", "mixing", "lookup", "log")
 """Jobs with figures of their own; see `cases`."""
 
 LARGE = ("scale", "bounded", "groups", *OWN)
