@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -55,6 +56,12 @@ class StreamOptions:
     """Windows that are made at the same time; by default the number of cores, from 2 to 4."""
     prefetch: int = 16
     """Batches that are ready ahead of training."""
+    cache: str | os.PathLike[str] | None = None
+    """Folder on this machine for blocks of a data set behind a URL, shared by all processes; by
+    default TFSTREAM_CACHE, or `tfstream` in the user's folder for caches."""
+    cache_bytes: int = 32 << 30
+    """Bytes of blocks that the folder keeps; the least recently used go first. The windows that are
+    being read come on top."""
     skip_steps: Sequence[int | range] = ()
     """Steps of the run that are left out, by number or range. The others keep their numbers and
     rows, so an epoch has fewer batches, and cursors from before hold."""
@@ -74,7 +81,14 @@ class StreamOptions:
         for name, allowed in choices.items():
             if (value := getattr(self, name)) not in get_args(allowed):
                 raise UsageError(f"{name} must be one of {get_args(allowed)}, got {value!r}")
-        for name in ("window_rows", "window_bytes", "stretches", "parallelism", "prefetch"):
+        for name in (
+            "window_rows",
+            "window_bytes",
+            "stretches",
+            "parallelism",
+            "prefetch",
+            "cache_bytes",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, got {value}")

@@ -16,10 +16,20 @@ Tensor = Any
 _as_is = tf.autograph.experimental.do_not_convert
 
 
-def read(plan: Plan, blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """The records of some blocks, checked, and the first row ids that their headers tell."""
+def read(plan: Plan, blocks: Tensor, handed: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """The records of some blocks, checked, and the first row ids that their headers tell.
+
+    Args:
+        plan: where they lie.
+        blocks: (reads,) int64, places in the subset.
+        handed: pass and window for which a gate, if there is one, handed them out.
+    """
     shards, offsets = tf.gather(plan.shard, blocks), tf.gather(plan.offset, blocks)
     paths, count = tf.gather(plan.paths, shards), tf.size(blocks, tf.int64)
+    if plan.gate is not None:
+        number, window, name = map(tf.strings.as_string, (*handed, plan.ordinal(blocks)))
+        folder = tf.strings.join([plan.gate.folder, "/", number, "-", window, "/"])
+        paths, offsets = tf.strings.join([folder, name]), tf.zeros_like(offsets)
 
     records = _records(paths, offsets)
     is_whole = tf.size(records, tf.int64) == count
