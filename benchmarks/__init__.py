@@ -2,7 +2,9 @@
 
     python -m benchmarks                 every job on 4 M rows, but for the large ones
     python -m benchmarks --small         a few thousand rows; only delivery is asserted
-    python -m benchmarks --setup ray     install what job mixed compares with, outside of this venv
+    python -m benchmarks setup ray grain install peers, each outside of this venv
+    python -m benchmarks report          pictures and a table of what --save kept
+    python -m benchmarks compare BASE    tfstream of another commit and of this tree, in turn
     python -m benchmarks --jobs scale    1, 4 and 16 M rows; needs 7 GB of disk
     python -m benchmarks --jobs bounded --repeats 1
                                          16 GiB, held to 2 GiB of memory; needs 55 GB of disk
@@ -17,6 +19,9 @@
     sequences.py         one file per observation
     grouped.py           the grouped Dask Sequence
     textbook.py          one tf.train.Example per row
+    saved_blocks.py      Dataset.save of blocks
+    parquet_peers.py     pyarrow, Ray Data, petastorm, tensorflow-io  (in their environments)
+    row_peers.py         Grain, MosaicML Streaming                    (in their environments)
     limit.py             numpy from a memory map
     clock.py             steady rows/s, and rows/s over whole epochs
     reading.py           job read            (in a child)
@@ -24,10 +29,19 @@
     many_groups.py       job groups          (in a child)
     converting.py        jobs convert, mixed, scale, bounded  (in a child)
     ray_case.py          Ray Data            (in a child of its own environment)
-    environments.py      that environment
+    cases.py             the jobs below, which have figures of their own
+    starting.py          job start: first batches, and the plan
+    lasting.py           job epochs: memory over ten of them
+    few_columns.py       job columns
+    constant.py          job constant: a fit fed by one batch
+    mixed_reading.py     job mixed-read
+    mixing.py            job mixing: the quality of shuffles, drawn
+    environments.py      the environments of peers
     jobs.py              who takes part in which job, and what a child does
     runner.py            child processes and their memory
     report.py            tables and JSON lines
+    drawing.py           pictures of those lines, and the README's table
+    comparing.py         two commits in turn
 
 The parent imports neither TensorFlow nor tfstream; every measurement has a process of its own.
 """

@@ -8,12 +8,12 @@ import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from benchmarks import data, environments, jobs, report, runner
-from benchmarks.workload import JOBS, LARGE, UNKNOWN_WINDOW, Task, Workload
+from benchmarks import comparing, data, drawing, environments, jobs, report, runner
+from benchmarks.workload import JOBS, LARGE, OWN, UNKNOWN_WINDOW, Task, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,15 +42,21 @@ def main(arguments: Sequence[str]) -> int:
     """Run a child's task, or all of it."""
     if arguments[:1] == ["child"]:
         runner.serve(jobs.do, arguments[1])
+    if arguments[:1] == ["setup"]:
+        return _set_up(arguments[1:])
+    if arguments[:1] == ["report"]:
+        return _report(arguments[1:])
+    base = None
+    if arguments[:1] == ["compare"]:
+        base, *arguments = arguments[1:] or [""]
     options = _parse(arguments)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
     root = options.folder.resolve()
-    if options.setup:
-        environments.set_up(root, options.setup)
-        return 0
     try:
+        if base is not None:
+            return _compare(base, options, root, console)
         return _run(options, root, console)
     finally:
         shutil.rmtree(root / jobs.SCRATCH, ignore_errors=True)
@@ -77,11 +83,6 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--large-mib", type=int, help="source of job bounded (default 16,384)")
     parser.add_argument(
-        "--setup",
-        choices=sorted(environments.REQUIREMENTS),
-        help="install contenders that need an environment of their own into --folder; then end",
-    )
-    parser.add_argument(
         "--contenders", default="", help="only those whose name begins so; several by commas"
     )
     parser.add_argument(
@@ -89,12 +90,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         action="store_true",
         help="5,000 rows, batches of 256, one repeat: asserts delivery, its figures mean nothing",
     )
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        default=Path(tempfile.gettempdir()) / "tfstream-benchmarks",
-        help="where the data lies, kept for the next time (default %(default)s)",
-    )
+    _add_folder(parser)
     parser.add_argument(
         "--bound", type=float, default=20.0, help="seconds of a measurement, at most (default 20)"
     )
@@ -117,6 +113,53 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         parser.error(f"--scale-rows: from {data.MIN_ROWS} to {int(data.ID_SCALE):,}")
     options.contenders = tuple(filter(None, options.contenders.split(",")))
     return options
+
+
+def _add_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=Path(tempfile.gettempdir()) / "tfstream-benchmarks",
+        help="where data and environments lie, kept for the next time (default %(default)s)",
+    )
+
+
+def _set_up(arguments: Sequence[str]) -> int:
+    """Install contenders into environments of their own."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks setup", description=_set_up.__doc__)
+    parser.add_argument("contenders", nargs="+", choices=sorted(environments.REQUIREMENTS))
+    _add_folder(parser)
+    options = parser.parse_args(arguments)
+    for name in options.contenders:
+        environments.set_up(options.folder.resolve(), name)
+    return 0
+
+
+def _report(arguments: Sequence[str]) -> int:
+    """Draw what was saved, and print the tables of the README."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks report", description=_report.__doc__
+    )
+    parser.add_argument("results", type=Path, nargs="?", default=report.RESULTS)
+    parser.add_argument("--out", type=Path, help="folder of the pictures (default: results)")
+    options = parser.parse_args(arguments)
+    text, paths = drawing.report(options.results, options.out or options.results)
+    console = Console(soft_wrap=True)
+    console.print(text, markup=False)
+    for path in paths:
+        console.print(str(path), markup=False)
+    return 0 if paths else 1
+
+
+def _compare(commit: str, options: argparse.Namespace, root: Path, console: Console) -> int:
+    """Print ratios of this tree to another commit; exit code 1 if a child failed."""
+    chosen = [job for job in options.jobs if job in comparing.JOBS]
+    workload = _workload(options)
+    folder = jobs.folder_of(root, workload.rows)
+    task = Task(action="prepare", contender="source", folder=folder, workload=workload)
+    with comparing.checkout(commit) as place:
+        outcomes = comparing.compare(task, place, chosen, options.repeats, console)
+    return 1 if any(one.problems for one in outcomes) else 0
 
 
 def _workload(options: argparse.Namespace) -> Workload:
@@ -171,7 +214,8 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
         outcomes += measured
         # The notes tell the window, which is known only now.
         now = {entry.name: entry for entry in jobs.entries(job, base.workload)}
-        report.show_job(console, job, [now[entry.name] for entry in entries], measured)
+        show = report.show_figures if job in OWN else report.show_job
+        show(console, job, [now[entry.name] for entry in entries], measured)
     if options.save:
         console.print(f"saved to {report.save(outcomes, base.workload, where)}", soft_wrap=True)
     failed = [one for one in outcomes if one.problems]
@@ -194,7 +238,7 @@ def _is_installed(root: Path, job: str, entry: jobs.Entry, console: Console) -> 
     there = environments.interpreter(root, entry.name) is not None
     if not there:
         name = entry.name.partition("-")[0]
-        how = f"python -m benchmarks --setup {name} --folder {root}"
+        how = f"python -m benchmarks setup {name} --folder {root}"
         console.print(f"{job} {entry.name}: skipped, not installed; {how}", soft_wrap=True)
     return there
 
@@ -207,11 +251,16 @@ def _in_turn(
     for repeat in range(1, repeats + 1):
         for entry in entries:
             outcome = runner.run_child(jobs.task_of(base, job, entry))
-            rate = outcome.fields.get("rows_per_s")
-            said = "; ".join(outcome.problems) or f"{rate / 1e6:.4f} M rows/s"
+            said = "; ".join(outcome.problems) or _said(outcome.fields)
             console.print(f"{job} {repeat}/{repeats} {entry.name}: {said}", markup=False)
             outcomes.append(outcome)
     return outcomes
+
+
+def _said(fields: dict[str, Any]) -> str:
+    if figures := fields.get("figures"):
+        return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
+    return f"{fields['rows_per_s'] / 1e6:.4f} M rows/s"
 
 
 if __name__ == "__main__":

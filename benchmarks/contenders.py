@@ -56,6 +56,10 @@ class Contender:
     """Workers of a Sequence."""
     processes: bool = False
     """Whether those are processes; else threads."""
+    fits: bool = True
+    """Whether it takes part in job fit, too."""
+    link: str | None = None
+    """The document that its configuration follows."""
 
     @property
     def bytes_per_row(self) -> int:
@@ -83,6 +87,7 @@ def contenders(workload: Workload) -> tuple[Contender, ...]:
             shuffle="inside a group only",
         ),
         *_observations(workload),
+        *_peers(workload),
     )
 
 
@@ -154,3 +159,74 @@ def _observations(workload: Workload) -> Iterator[Contender]:
                 workers=workers,
                 processes=processes,
             )
+
+
+def _peers(workload: Workload) -> Iterator[Contender]:
+    """Other tools, as their documents use them; most are installed by `setup`."""
+    yield Contender(
+        name="saved-blocks",
+        module="saved_blocks",
+        layout="saved-blocks",
+        rows=workload.rows,
+        form="packed",
+        with_id=False,
+        shuffle=f"shards + windows of {workload.window:,} rows",
+        link="https://www.tensorflow.org/api_docs/python/tf/data/Dataset#save",
+    )
+    for name, shuffle, link in (
+        (
+            "pyarrow-batches",
+            "nothing: a limit",
+            "https://arrow.apache.org/docs/python/dataset.html",
+        ),
+        (
+            "ray-batches",
+            f"files + buffer of {workload.buffer:,}",
+            "https://docs.ray.io/en/latest/data/shuffling-data.html",
+        ),
+        (
+            "petastorm-dataset",
+            f"row groups + buffer of {workload.buffer:,}",
+            "https://petastorm.readthedocs.io/en/latest/readme_include.html",
+        ),
+        (
+            "tfio-parquet",
+            f"buffer of {workload.buffer:,}",
+            "https://www.tensorflow.org/io/api_docs/python/tfio/IODataset#from_parquet",
+        ),
+    ):
+        yield Contender(
+            name=name,
+            module="parquet_peers",
+            layout="source",
+            rows=workload.rows,
+            form="columns",
+            with_id=True,
+            shuffle=shuffle,
+            fits=False,
+            link=link,
+        )
+    rows = min(workload.examples, workload.rows)
+    for name, shuffle, link in (
+        (
+            "grain-arrayrecord",
+            "whole",
+            "https://google-grain.readthedocs.io/en/latest/data_sources/arrayrecord.html",
+        ),
+        (
+            "mosaic-loader",
+            "py1e",
+            "https://docs.mosaicml.com/projects/streaming/en/stable/getting_started/main_concepts.html",
+        ),
+    ):
+        yield Contender(
+            name=name,
+            module="row_peers",
+            layout=f"{name}-{rows}",
+            rows=rows,
+            form="packed",
+            with_id=False,
+            shuffle=shuffle,
+            fits=False,
+            link=link,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import subprocess
 import sys
 import venv
@@ -12,13 +13,41 @@ REQUIREMENTS = {
         "ray[data]==2.60.0",
         "tensorflow==2.21.0",
         "crc32c==2.9.post0",
-        "psutil>=5.9",
-        "rich>=13.7",
     ),
+    "grain": ("grain==0.2.18", "array-record"),
+    "mosaic": ("mosaicml-streaming==0.13.0",),
+    "petastorm": ("petastorm==0.13.1", "tensorflow==2.17.1", "pyarrow<26"),
+    "tfio": ("tensorflow-io==0.37.1", "tensorflow==2.16.2", "pyarrow<26"),
 }
-"""What each of them holds; crc32c and TensorFlow are what Ray's writer asks for."""
+"""What each of them holds; crc32c and TensorFlow are what Ray's writer asks for.
 
+pyarrow 26 needs NumPy 2, which these versions of TensorFlow do not take.
+"""
+
+_CHILD = ("numpy", "psutil>=5.9", "pyarrow", "rich>=13.7")
+"""What a child imports, whichever contender it runs."""
+
+_PACKAGES = (
+    "tfstream",
+    "tensorflow",
+    "keras",
+    "numpy",
+    "pyarrow",
+    "dask",
+    "ray",
+    "grain",
+    "array-record",
+    "mosaicml-streaming",
+    "petastorm",
+    "tensorflow-io",
+)
 _DONE = "requirements.txt"
+
+
+def versions() -> dict[str, str]:
+    """The versions of the packages that matter, as far as they are installed here."""
+    installed = {found.name.lower(): found.version for found in importlib.metadata.distributions()}
+    return {name: installed[name] for name in _PACKAGES if name in installed}
 
 
 def interpreter(root: Path, contender: str) -> str | None:
@@ -38,10 +67,11 @@ def set_up(root: Path, name: str) -> None:
     """Make the environment of that name; what is there already is brought up to date."""
     place = root / name
     venv.create(place, symlinks=True, with_pip=True)
+    wanted = (*REQUIREMENTS[name], *_CHILD)
     # Isolated, or modules of the working directory would be taken for pip's.
-    command = [str(_python(place)), "-I", "-m", "pip", "install", "--quiet", *REQUIREMENTS[name]]
+    command = [str(_python(place)), "-I", "-m", "pip", "install", "--quiet", *wanted]
     subprocess.run(command, check=True)
-    (place / _DONE).write_text("\n".join(REQUIREMENTS[name]) + "\n", encoding="utf-8")
+    (place / _DONE).write_text("\n".join(wanted) + "\n", encoding="utf-8")
 
 
 def _python(place: Path) -> Path:

@@ -7,9 +7,9 @@ import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import contenders, data, environments, mixed_rows
+from benchmarks import cases, contenders, data, environments, mixed_rows
 from benchmarks.runner import Outcome, run_child
-from benchmarks.workload import CONVERSIONS, LARGE, SEED, Task, Workload
+from benchmarks.workload import CONVERSIONS, LARGE, OWN, SEED, Task, Workload
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,7 @@ _FUNCTIONS = {
     "fit": ("benchmarks.fitting", "run_fit"),
     "callback": ("benchmarks.fitting", "run_callback"),
     "groups": ("benchmarks.many_groups", "run"),
+    **dict.fromkeys(OWN, ("benchmarks.cases", "run")),
     **dict.fromkeys(CONVERSIONS, ("benchmarks.converting", "run")),
 }
 _CONVERTERS = {
@@ -42,6 +43,8 @@ _COPIES = 3
 _CALLBACKS = {"without-callback": "plain fit", "with-callback": "tfstream.LineageCallback"}
 _GROUPS = (1, 36, 365, 10_000, 1_000_000)
 _TFSTREAM = "tfstream"
+_WINDOWED = ("numpy", "saved-blocks")
+"""Contenders whose windows are as large as tfstream's."""
 SCRATCH = "scratch"
 """Folder, below that of all benchmarks, of what large jobs write."""
 
@@ -57,6 +60,8 @@ class Entry:
     """Bytes of a row for MB/s."""
     note: str
     """What its shuffle reaches, or what it does."""
+    link: str | None = None
+    """The document that its configuration follows."""
 
 
 def entries(job: str, workload: Workload) -> tuple[Entry, ...]:
@@ -73,6 +78,11 @@ def entries(job: str, workload: Workload) -> tuple[Entry, ...]:
         )
     if job in CONVERSIONS:
         return tuple(_conversions(job, workload))
+    if job in OWN:
+        return tuple(
+            Entry(name=name, rows=workload.rows, bytes_per_row=data.PACKED_BYTES, note=note)
+            for name, note in cases.JOBS[job].cases.items()
+        )
     if job == "callback":
         return tuple(
             Entry(name=name, rows=workload.rows, bytes_per_row=data.PACKED_BYTES, note=note)
@@ -80,13 +90,14 @@ def entries(job: str, workload: Workload) -> tuple[Entry, ...]:
         )
     found = contenders.contenders(workload)
     if job == "fit":  # No model gets an id, so the two limits are one.
-        found = tuple(one for one in found if one.name != "numpy-limit-id")
+        found = tuple(one for one in found if one.fits and one.name != "numpy-limit-id")
     return tuple(
         Entry(
             name=one.name,
             rows=one.rows,
             bytes_per_row=one.bytes_per_row if job == "read" else data.PACKED_BYTES,
             note=one.shuffle,
+            link=one.link,
         )
         for one in found
     )
@@ -124,9 +135,9 @@ def _conversions(job: str, workload: Workload) -> Iterator[Entry]:
 def task_of(base: Task, job: str, entry: Entry) -> Task:
     """What a child does for an entry; `base` lies in the folder of the workload's rows."""
     task = replace(base, action=job, contender=entry.name)
-    if job not in CONVERSIONS:
-        return task
     root = base.folder.parent
+    if job not in CONVERSIONS:
+        return replace(task, python=environments.interpreter(root, entry.name) or task.python)
     return replace(
         task,
         folder=folder_of(root / SCRATCH if job in LARGE else root, entry.rows),
@@ -181,9 +192,15 @@ def _check_space(task: Task) -> None:
 
 def prepare(base: Task, chosen: dict[str, list[Entry]]) -> Iterator[Outcome]:
     """Write, in children, whatever those who were chosen for each job read; the sources first."""
-    tasks = [task_of(base, job, entry) for job, found in chosen.items() for entry in found]
+    # Those with figures of their own keep what they need by themselves.
+    tasks = [
+        task_of(base, job, entry)
+        for job, found in chosen.items()
+        for entry in found
+        if job not in OWN
+    ]
     sources = [(task.source, task) for task in tasks]
-    if any(job not in CONVERSIONS for job in chosen):
+    if any(job not in (*CONVERSIONS, *OWN) for job in chosen):
         sources.append((base.source, base))
     for place, task in dict(sources).items():
         yield run_child(replace(task, action="prepare", contender=place.name, python=base.python))
@@ -193,8 +210,12 @@ def prepare(base: Task, chosen: dict[str, list[Entry]]) -> Iterator[Outcome]:
 def _prepare_streams(base: Task, jobs: tuple[str, ...], wanted: set[str]) -> Iterator[Outcome]:
     if wanted & set(_CALLBACKS) and "callback" in jobs:
         wanted.add("tfstream-packed")
+    if any(name.startswith(_WINDOWED) for name in wanted):
+        wanted.add("tfstream-packed")  # Which tells its window to those who take the same.
     written: set[str] = set()
     for contender in contenders.contenders(base.workload):
         if contender.name in wanted and contender.layout not in written:
             written.add(contender.layout)
-            yield run_child(replace(base, action="prepare", contender=contender.name))
+            python = environments.interpreter(base.folder.parent, contender.name) or base.python
+            task = replace(base, action="prepare", contender=contender.name, python=python)
+            yield run_child(task)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import importlib.metadata
 import json
 import os
 import platform
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from rich.table import Table
 
+from benchmarks import cases, environments, jobs
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from benchmarks.runner import Outcome
     from benchmarks.workload import Workload
 
-_PACKAGES = ("tfstream", "tensorflow", "keras", "numpy", "pyarrow", "dask")
 _REFERENCES = {
     "read": ("tfstream-packed", "tfstream-dict"),
     "fit": ("tfstream-packed", "tfstream-dict"),
@@ -116,7 +116,7 @@ def machine() -> dict[str, Any]:
         else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "python": platform.python_version(),
-        "versions": {name: _version(name) for name in _PACKAGES},
+        "versions": environments.versions(),
     }
 
 
@@ -127,13 +127,6 @@ def _processor() -> str:
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
-
-
-def _version(name: str) -> str:
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def show_conditions(console: Console, workload: Workload, where: dict[str, Any]) -> None:
@@ -180,8 +173,42 @@ def show_job(
             line.entry.note + part,
         )
     console.print(table)
+    for entry in entries:
+        if entry.link and lines[entry.name]:
+            console.print(f"{entry.name}: {entry.link}", soft_wrap=True, markup=False)
     if job == "callback":
         _show_cost(console, lines.get("without-callback"), lines.get("with-callback"))
+    for outcome in outcomes:
+        for problem in outcome.problems:
+            console.print(f"{job} {outcome.task.contender}: {problem}", markup=False)
+
+
+def show_figures(
+    console: Console, job: str, entries: Sequence[Entry], outcomes: Sequence[Outcome]
+) -> None:
+    """Print the table of a job with figures of its own, and what they come to."""
+    medians: dict[str, dict[str, float]] = {}
+    for entry in entries:
+        good = [o for o in outcomes if o.task.contender == entry.name and not o.problems]
+        if good:
+            names = good[0].fields["figures"]
+            medians[entry.name] = {
+                name: median(one.fields["figures"][name] for one in good) for name in names
+            }
+    described = cases.JOBS[job]
+    columns = list(dict.fromkeys(name for found in medians.values() for name in found))
+    table = Table(title=f"{job}: medians, in turn", caption=described.caption, title_justify="left")
+    table.add_column("case", no_wrap=True)
+    for name in (*columns, "peak MB"):
+        table.add_column(name, justify="right")
+    table.add_column("what", overflow="fold")
+    for name, found in medians.items():
+        cells = [f"{found[column]:,.4g}" if column in found else "-" for column in columns]
+        peak = median(one.peak_bytes for one in outcomes if one.task.contender == name)
+        table.add_row(name, *cells, f"{peak / _MEGA:,.0f}", described.cases[name])
+    console.print(table)
+    for sentence in described.sayings(medians):
+        console.print(sentence, markup=False)
     for outcome in outcomes:
         for problem in outcome.problems:
             console.print(f"{job} {outcome.task.contender}: {problem}", markup=False)
@@ -212,6 +239,15 @@ def _show_cost(console: Console, without: Line | None, with_: Line | None) -> No
         console.print(f"LineageCallback: {percent:+.1f} % time a row, by the medians")
 
 
+def _entry_of(outcome: Outcome) -> Entry | None:
+    """The entry that was measured; None if it only prepared."""
+    task = outcome.task
+    if task.action == "prepare":
+        return None
+    found = jobs.entries(task.action, task.workload)
+    return next(entry for entry in found if entry.name == task.contender)
+
+
 def save(outcomes: Sequence[Outcome], workload: Workload, where: dict[str, Any]) -> Path:
     """Append a JSON line a measurement to today's file."""
     now = dt.datetime.now(dt.timezone.utc)
@@ -219,10 +255,15 @@ def save(outcomes: Sequence[Outcome], workload: Workload, where: dict[str, Any])
     path = RESULTS / f"{now.date().isoformat()}.jsonl"
     with path.open("a", encoding="utf-8") as file:
         for one in outcomes:
+            entry = _entry_of(one)
+            rows = one.fields.get("timed_rows")
             record = {
                 "time": now.isoformat(timespec="seconds"),
                 "job": one.task.action,
                 "contender": one.task.contender,
+                "shuffle": entry.note if entry else None,
+                "bytes": rows * entry.bytes_per_row if entry and rows else None,
+                "cpu_s": one.cpu_s,
                 "peak_bytes": one.peak_bytes,
                 "error": one.error,
                 **one.fields,

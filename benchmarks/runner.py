@@ -9,12 +9,13 @@ import sys
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import psutil
 
+from benchmarks import environments
 from benchmarks.workload import Task
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 _MEASURED = "measured"
 _SAMPLE_S = 0.05
 _TIMEOUT_S = 7_200
-_ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[1]
+"""The tree that these benchmarks lie in."""
 _ENVIRONMENT = {
     "CUDA_VISIBLE_DEVICES": "",
     "KERAS_BACKEND": "tensorflow",
@@ -42,6 +44,8 @@ class Outcome:
     """Largest sum of resident memory over the child and its own children, until it had measured."""
     error: str | None
     """Why it failed."""
+    cpu_s: float = 0.0
+    """Seconds of all threads of that tree until it had measured, its start included."""
 
     @property
     def problems(self) -> list[str]:
@@ -63,7 +67,7 @@ def announce_measured() -> None:
 
 def serve(run: Callable[[Task], dict[str, Any]], task_json: str) -> None:
     """Do a child's task and write its one JSON line."""
-    result = run(Task.from_json(task_json))
+    result = {"versions": environments.versions(), **run(Task.from_json(task_json))}
     sys.stdout.write(json.dumps(result) + "\n")
     sys.stdout.flush()
     # No tear-down: generator threads and worker pools of some contenders never end.
@@ -72,7 +76,7 @@ def serve(run: Callable[[Task], dict[str, Any]], task_json: str) -> None:
 
 def run_child(task: Task) -> Outcome:
     """Run a task in a new process, to its end."""
-    path = os.pathsep.join(filter(None, [str(_ROOT), os.environ.get("PYTHONPATH")]))
+    path = os.pathsep.join(filter(None, [str(task.root), os.environ.get("PYTHONPATH")]))
     command = [task.python, "-m", "benchmarks", "child", task.to_json()]
     with (
         # The child ends without a tear-down, so what libraries leave behind is removed here.
@@ -83,7 +87,7 @@ def run_child(task: Task) -> Outcome:
     ):
         process = subprocess.Popen(
             command,
-            cwd=_ROOT,
+            cwd=task.root,
             env=os.environ | _ENVIRONMENT | {"PYTHONPATH": path, "TMPDIR": scratch},
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -93,13 +97,13 @@ def run_child(task: Task) -> Outcome:
         measured = threading.Event()
         reader = threading.Thread(target=_collect, args=(process.stdout, lines, measured))
         reader.start()
-        peak_bytes = _watch(process, measured)
+        peak_bytes, cpu_s = _watch(process, measured)
         reader.join()
         if process.stdout is not None:
             process.stdout.close()
         errors.seek(0)
         tail = errors.read()[-2_000:].strip()
-    return _outcome(task, process.returncode, lines, peak_bytes, tail)
+    return replace(_outcome(task, process.returncode, lines, peak_bytes, tail), cpu_s=cpu_s)
 
 
 def _collect(stream: IO[str] | None, lines: list[str], measured: threading.Event) -> None:
@@ -110,9 +114,10 @@ def _collect(stream: IO[str] | None, lines: list[str], measured: threading.Event
             lines.append(line)
 
 
-def _watch(process: subprocess.Popen[str], measured: threading.Event) -> int:
-    """Sample the memory of the tree until it has measured; wait for its end."""
+def _watch(process: subprocess.Popen[str], measured: threading.Event) -> tuple[int, float]:
+    """Sample memory and seconds of the tree until it has measured; wait for its end."""
     peak_bytes = 0
+    cpu_s: dict[int, float] = {}
     started = time.monotonic()
     root = psutil.Process(process.pid)
     family = [root]
@@ -122,11 +127,12 @@ def _watch(process: subprocess.Popen[str], measured: threading.Event) -> int:
         if not measured.is_set():
             family = _family(root)
             peak_bytes = max(peak_bytes, sum(map(_resident, family)))
+            cpu_s |= {one.pid: seconds for one in family if (seconds := _busy(one)) is not None}
         time.sleep(_SAMPLE_S)
     for member in family[1:]:  # A worker that outlived its parent would burden the next contender.
         if member.is_running():
             _end(member)
-    return peak_bytes
+    return peak_bytes, sum(cpu_s.values())
 
 
 def _family(root: psutil.Process) -> list[psutil.Process]:
@@ -141,6 +147,14 @@ def _resident(member: psutil.Process) -> int:
         return int(member.memory_info().rss)
     except psutil.NoSuchProcess:
         return 0
+
+
+def _busy(member: psutil.Process) -> float | None:
+    try:
+        times = member.cpu_times()
+    except psutil.NoSuchProcess:
+        return None
+    return float(times.user + times.system)
 
 
 def _kill(root: psutil.Process) -> None:

@@ -56,6 +56,13 @@ def open_stream(place: Path, task: Task, *, packed: bool, with_id: bool) -> tfst
     )
 
 
+def kept_shards(task: Task) -> Path:
+    """The shards of the source, written now if they are not there."""
+    source = data.keep(task.source, lambda p: data.write_source(p, task.workload.rows))
+    convert = converter(["month", "day"])
+    return data.keep(task.folder / "shards", lambda place: convert(source, place))
+
+
 def window_rows(place: Path, task: Task) -> int:
     """Rows of tfstream's window."""
     stream = open_stream(place, task, packed=True, with_id=False)

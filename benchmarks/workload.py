@@ -7,20 +7,24 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 CONVERSIONS = ("convert", "mixed", "scale", "bounded")
 """Jobs that convert; each of their entries has its own number of rows."""
 
-LARGE = ("scale", "bounded", "groups")
+OWN = ("start", "epochs", "columns", "constant", "mixed-read", "mixing")
+"""Jobs with figures of their own; see `cases`."""
+
+LARGE = ("scale", "bounded", "groups", *OWN)
 """Jobs that must be named, since they take long; what they write is removed afterwards."""
 
-JOBS = ("read", "fit", "callback", *CONVERSIONS, "groups")
+JOBS = ("read", "fit", "callback", *CONVERSIONS, "groups", *OWN)
 
 SEED = 7
 """Seed of the rows and of every contender's shuffle."""
 
 UNKNOWN_WINDOW = 262_144
-"""Rows of the limit's window where tfstream is not there to tell its own."""
+"""Rows of a window until tfstream has told its own."""
 
 _SOURCES = {"mixed": "mixed-source", "bounded": "skewed-source"}
 
@@ -68,6 +72,8 @@ class Task:
     workload: Workload
     python: str = sys.executable
     """The interpreter of the child."""
+    root: Path = Path(__file__).resolve().parents[1]
+    """The tree whose tfstream and benchmarks the child takes."""
 
     @property
     def source(self) -> Path:
@@ -76,7 +82,11 @@ class Task:
 
     def to_json(self) -> str:
         """The task as an argument of the child."""
-        return json.dumps(dataclasses.asdict(self) | {"folder": str(self.folder)})
+        return json.dumps(self._fields())
+
+    def _fields(self) -> dict[str, Any]:
+        paths = {"folder": str(self.folder), "root": str(self.root)}
+        return dataclasses.asdict(self) | paths
 
     @classmethod
     def from_json(cls, text: str) -> Task:
@@ -85,4 +95,5 @@ class Task:
         sizes = fields.pop("workload")
         lists = {name: tuple(sizes[name]) for name in ("files", "scale_rows")}
         workload = Workload(**sizes | lists)
-        return cls(**fields | {"folder": Path(fields["folder"]), "workload": workload})
+        paths = {name: Path(fields[name]) for name in ("folder", "root")}
+        return cls(**fields | paths | {"workload": workload})

@@ -28,7 +28,7 @@ def subset_of(
         block_shard=np.repeat(np.arange(len(shards)), shards),
         groups=pa.table(table),
         group_starts=starts.astype(np.int64),
-        manifest=SimpleNamespace(keys=["g"], group_by=["g"]),
+        manifest=SimpleNamespace(keys=["g"], group_by=["g"], forgotten=()),
         digest="d",
         rows=int(np.sum(groups)),
     )

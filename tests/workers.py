@@ -63,9 +63,7 @@ def mirrored(folder: str) -> list[Any]:
 
 def multi(folder: str, ports: str, index: str) -> list[Any]:
     """One of two processes under MultiWorkerMirroredStrategy."""
-    cluster = {"worker": [f"localhost:{port}" for port in ports.split(",")]}
-    task = {"type": "worker", "index": int(index)}
-    os.environ["TF_CONFIG"] = json.dumps({"cluster": cluster, "task": task})
+    os.environ["TF_CONFIG"] = _config(ports, index)
     strategy = tf.distribute.MultiWorkerMirroredStrategy()
     return list(replicated(strategy, stream_of(folder)))
 
@@ -90,6 +88,56 @@ def fit(folder: str, run: str) -> list[Any]:
     return [keras.backend.backend(), len(history.history["loss"]), stream.steps_per_epoch]
 
 
+def fit_share(folder: str, run: str, index: str) -> list[Any]:
+    """Two epochs of `fit` on one of two shares, with a log and a validation of the same share."""
+    import keras
+
+    options = tfstream.StreamOptions(window_rows=5 * BATCH, packed=True)
+    stream, validation = (
+        tfstream.open(folder)
+        .stream(batch_size=BATCH, features=["d"], label="y > 0.25", options=options)
+        .shard(int(index), 2)
+        for _ in range(2)
+    )
+    model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    log = tfstream.LineageCallback(run, stream, validation=validation)
+    history = model.fit(
+        stream.dataset(),
+        epochs=2,
+        validation_data=validation.dataset(),
+        callbacks=[log],
+        verbose=0,
+    )
+    losses: list[float] = history.history["loss"]
+    return losses
+
+
+def multi_fit(folder: str, ports: str, index: str) -> list[Any]:
+    """What Keras' own `fit` says to the distributed dataset of one of two processes."""
+    import keras
+
+    os.environ["TF_CONFIG"] = _config(ports, index)
+    strategy = tf.distribute.MultiWorkerMirroredStrategy()
+    stream = tfstream.open(folder).stream(
+        batch_size=BATCH, features=["d"], label="y > 0.25", options=packed()
+    )
+    with strategy.scope():
+        model = keras.Sequential([keras.layers.Input((1,)), keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+    dataset = strategy.distribute_datasets_from_function(stream.dataset_for)
+    try:
+        history = model.fit(dataset, epochs=1, steps_per_epoch=2, verbose=0)
+    except ValueError as error:
+        return ["refused", str(error)]
+    return ["fitted", *history.history["loss"]]
+
+
+def _config(ports: str, index: str) -> str:
+    cluster = {"worker": [f"localhost:{port}" for port in ports.split(",")]}
+    return json.dumps({"cluster": cluster, "task": {"type": "worker", "index": int(index)}})
+
+
 def service(folder: str, out: str) -> list[Any]:
     """A tf.data service: dispatcher and worker, until standard input ends."""
     del folder
@@ -105,7 +153,7 @@ def service(folder: str, out: str) -> list[Any]:
     return []
 
 
-MODES = {f.__name__: f for f in (plain, mirrored, multi, fit)}
+MODES = {f.__name__: f for f in (plain, mirrored, multi, multi_fit, fit, fit_share)}
 
 if __name__ == "__main__":
     mode, data, out, *arguments = sys.argv[1:]

@@ -51,6 +51,7 @@ __all__ = [
     "__version__",
     "append",
     "convert",
+    "forget",
     "open",
     "open_run",
     "repair",
@@ -179,6 +180,42 @@ def repair(
     run = importlib.import_module("tfstream.conversion.repair").repair
     found: list[Any] = run(shards, scheduler=scheduler, progress=progress)
     return found
+
+
+def forget(
+    shards: str | os.PathLike[str],
+    *,
+    where: str | None = None,
+    row_ids: Sequence[int] | None = None,
+) -> Shards:
+    """Remove the values of some rows from all files of a data set, for good.
+
+    The shards with these rows are written again, the values zero, null or empty; so are statistics
+    and vocabularies, whose other codes stay. No subset has the rows any more, their ids stay theirs
+    and the data set has a new digest that names the one before. What held the values is removed
+    then; as it was before nobody can open the data set, and `verify` of a run on that says when
+    its rows were forgotten. A call that is killed leaves one or the other, and the same call again
+    comes to the end. `tfstream forget --dry-run` tells which runs saw the rows, and where else
+    values may be: sources, rows that could not be read, checkpoints.
+
+    Args:
+        shards: the folder of the data set, on this machine. Nothing else may read it meanwhile.
+        where: a condition, such as "tailnum = 'N14228'".
+        row_ids: row ids instead.
+
+    Returns:
+        The open data set.
+
+    Raises:
+        UsageError: if there is no data set, no such column or row, or not one of the two is given.
+        ResumeError: if a conversion is at work there.
+        CorruptionError: if a shard that holds such a row is damaged; nothing is changed.
+        StorageError: if a file cannot be written; nothing is changed.
+    """
+    run = importlib.import_module("tfstream.conversion.forget")
+    chosen = None if row_ids is None else [int(row) for row in row_ids]
+    run.forget(run.planned(shards, where=where, row_ids=chosen))
+    return open(shards)
 
 
 def open(folder: str | os.PathLike[str], *, digest: str | None = None) -> Shards:  # noqa: A001 - `tfstream.open` reads as it is meant

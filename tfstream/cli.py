@@ -190,6 +190,41 @@ def repair(out: Folder, scheduler: SchedulerOption = None, *, quiet: QuietOption
 
 
 @app.command()
+def forget(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a data set.")],
+    where: Annotated[
+        str | None, typer.Option(help="A condition on columns, such as \"tailnum = 'N14228'\".")
+    ] = None,
+    row_id: Annotated[list[int] | None, typer.Option(help="A row; once a row.")] = None,
+    runs: Annotated[
+        list[Path] | None, typer.Option(help="Folder with runs that may have seen the rows.")
+    ] = None,
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what would be done.")
+    ] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove the values of some rows from all files of a data set, for good."""
+    from tfstream.conversion import forget as forgetting
+    from tfstream.lineage.witnesses import witnesses
+
+    screen = Screen()
+    found = forgetting.planned(out, where=where, row_ids=row_id or None)
+    screen.say(f"{len(found.row_ids):,} rows in {len(found.shards):,} shards of {out}")
+    for witness in witnesses(runs or [], found.catalog, found.row_ids):
+        screen.say(f"run {witness}")
+    for source in found.sources:
+        screen.say(f"may still hold their values: {source}")
+    if dry_run:
+        return
+    if len(found.row_ids) and not yes:
+        typer.confirm("Forget them? Nothing brings them back", abort=True)
+    forgetting.forget(found)
+    screen.say(f"forgotten; the data set is {open_catalog(out).digest} now")
+
+
+@app.command()
 def verify(
     folder: Annotated[
         str, typer.Argument(metavar="OUT|RUN", help="Folder or URL of a data set or of a run.")

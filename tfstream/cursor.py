@@ -74,7 +74,7 @@ class Cursor:
         """
         try:
             values: Any = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"the cursor is not JSON: {error}") from error
         if not isinstance(values, dict):
             raise DataError(f"expected an object, found {values!r}. Where: the cursor")

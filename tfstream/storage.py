@@ -27,6 +27,8 @@ PlaceT = TypeVar("PlaceT", Path, Place)
 
 _HASH_CHUNK = 1 << 20
 _FLUSHES = 32
+DRAFT = ".draft"
+"""How the names of files end that are being written."""
 
 
 def place(text: str | os.PathLike[str] | RemotePath) -> Place:
@@ -71,7 +73,7 @@ def publishing(path: Path, *, durable: bool = True) -> Iterator[IO[bytes]]:
         StorageError: if it cannot be written; what was at `path` stays.
     """
     # No other attempt has this name, on another host or in another thread neither.
-    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}.draft")
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}{DRAFT}")
     try:
         with _created(draft) as file:
             try:

@@ -14,6 +14,7 @@ import tfstream
 from tfstream import storage
 from tfstream.errors import CorruptionError, DataError, StorageError, TfstreamError, UsageError
 from tfstream.format.check import check_dataset
+from tfstream.format.document import FORMAT
 from tfstream.format.manifest import MANIFEST, document_sha256, write_index
 
 ROWS = 600
@@ -143,10 +144,16 @@ def test_any_damage_to_the_index_ends_in_an_error_of_ours(original: Path, copy: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 7}, "expected a manifest of format 0, found 7. Where: {path}"),
-        ({"schema": "x"}, "expected list, found 'x'. Where: {path}: schema"),
-        ({"schema": [{"name": "a"}]}, "a column lacks 'type'. Where: {path}: schema"),
-        ({"digest": None}, "expected str, found None. Where: {path}: digest"),
+        (
+            {"schema": [{"name": "a"}]},
+            (
+                "expected a list of columns, each name once, found [{{'name': 'a'}}]. "
+                "Where: {path}: schema"
+            ),
+        ),
+        ({"digest": None}, "expected a SHA-256, found None. Where: {path}: digest"),
+        ({"rows": -1}, "expected a number, found -1. Where: {path}: rows"),
+        ({"more": 1}, f"format {FORMAT} has no field 'more'. Where: {{path}}"),
     ],
 )
 def test_a_manifest_with_a_wrong_field_is_refused(

@@ -14,7 +14,7 @@ import pytest
 import tfstream
 from tfstream.errors import UsageError
 from tfstream.lineage import log
-from tfstream.lineage.run import log_path
+from tfstream.lineage.attempts import log_path
 
 BATCH, STEPS = 16, 19
 """290 rows: 18 batches and one of two rows."""

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tfstream.format import block, framing
-from tfstream.format.schema import Column, Schema
+from tfstream.format.schema import RECORD_ROW_BYTES, Column, Schema
 
 SCHEMA = Schema(
     (
@@ -53,6 +53,73 @@ def test_fixed_features_lie_where_the_layout_says(texts: list[bytes], seed: int)
     for name, value in fixed.items():
         start = where.starts[name] + where.widths[name] * header.rows
         assert data[start : start + where.row_bytes[name] * header.rows] == value
+
+
+WIDE = st.builds(
+    lambda floats, doubles, nullable, texts: Schema(
+        tuple(
+            Column(name=f"{type_}{i}", type=type_, nullable=nullable and type_ != "string")
+            for type_, count in (("float", floats), ("double", doubles), ("string", texts))
+            for i in range(count)
+        )
+    ),
+    st.integers(1, 300),
+    st.integers(0, 100),
+    st.booleans(),
+    st.integers(0, 2),
+)
+
+
+def block_of(schema: Schema, rows: int) -> tuple[block.Header, dict[str, bytes], list[bytes]]:
+    """A block of random values and the same texts, as the frames of its records."""
+    rng = np.random.default_rng(rows)
+    header = block.Header(first_row=7, rows=rows, token=2**64 - 1)
+    fixed = {name: rng.bytes(width * rows) for name, width in schema.fixed_features}
+    texts = dict.fromkeys(
+        schema.texts.values(), block.Listed(pa.array([b"text"] * rows)).between(0, rows)
+    )
+    data = block.joined(block.framed(schema, header, fixed, texts))
+    return header, fixed, [framing.frame(record) for record in framing.frames(data)]
+
+
+@settings(max_examples=60)
+@given(WIDE, st.integers(1, 20), st.data())
+def test_consecutive_records_of_wide_rows_come_back(
+    schema: Schema, rows: int, data: st.DataObject
+) -> None:
+    """Their places follow from the number of rows, and any of them hold their features alone."""
+    header, fixed, frames = block_of(schema, rows)
+    where, whole = block.layout(schema), b"".join(frames)
+    places = [begin + width * rows for begin, width in where.records] + [len(whole)]
+    assert places[:-1] == [len(b"".join(frames[:i])) for i in range(len(frames))]
+    low = data.draw(st.integers(0, len(frames) - 1))
+    high = data.draw(st.integers(low + 1, len(frames)))
+    part = whole[places[low] : places[high]]
+    own, features = block.unframed(schema, part, range(low, high))
+    names = [name for record in schema.records[low:high] for name, _ in record]
+    assert own == header
+    assert {name: features[name] for name in names} == {name: [fixed[name]] for name in names}
+    has_texts = high == len(frames) and schema.texts
+    assert set(features) - set(names) == (set(schema.texts.values()) if has_texts else set())
+
+
+@given(WIDE)
+def test_every_record_is_wide_enough(schema: Schema) -> None:
+    """All features are there once, in order, and none of several records is a small rest."""
+    assert [f for record in schema.records for f in record] == list(schema.fixed_features)
+    widths = [sum(width for _, width in record) for record in schema.records]
+    assert len(widths) == 1 or min(widths) >= RECORD_ROW_BYTES
+
+
+def test_records_in_each_others_place_are_refused() -> None:
+    """Packs of one dtype have equal names' lengths and widths; the header tells the record."""
+    schema = Schema(tuple(Column(name=f"x{i}", type="float") for i in range(192)))
+    _, _, frames = block_of(schema, 3)
+    swapped = [frames[1], frames[0], frames[2]]
+    with pytest.raises(ValueError, match="record 1 has the header"):
+        block.unframed(schema, b"".join(swapped))
+    with pytest.raises(ValueError, match="expected 3 records, found 2"):
+        block.unframed(schema, b"".join(frames[:2]))
 
 
 @settings(max_examples=30)

@@ -21,7 +21,11 @@ def places(draw: st.DrawFn) -> tuple[Subset, Spec, Places]:
     """Some blocks, some of them partly kept, and an order over them."""
     rows = np.array(draw(st.lists(st.integers(1, 9), min_size=1, max_size=12)))
     catalog = SimpleNamespace(
-        block_rows=rows, block_first=np.cumsum(rows) - rows, digest="d", rows=int(rows.sum())
+        manifest=SimpleNamespace(forgotten=()),
+        block_rows=rows,
+        block_first=np.cumsum(rows) - rows,
+        digest="d",
+        rows=int(rows.sum()),
     )
     keep = [
         np.array(draw(st.lists(st.booleans(), min_size=n, max_size=n)), bool) for n in rows.tolist()
@@ -96,7 +100,11 @@ def test_a_dropped_remainder_has_no_step(case: tuple[Subset, Spec, Places], epoc
 def test_a_spec_of_another_subset_is_refused() -> None:
     """The rows of a step are never computed from the wrong subset."""
     catalog = SimpleNamespace(
-        block_rows=np.array([4]), block_first=np.array([0]), digest="d", rows=4
+        manifest=SimpleNamespace(forgotten=()),
+        block_rows=np.array([4]),
+        block_first=np.array([0]),
+        digest="d",
+        rows=4,
     )
     spec = Spec(
         subset="other", rows=4, blocks=1, batch_size=2, remainder="keep", shuffle="global", window_steps=1,

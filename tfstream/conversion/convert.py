@@ -41,15 +41,8 @@ from tfstream.conversion.workspace import (
     unfinished_sources,
 )
 from tfstream.errors import DataError, ResumeError
-from tfstream.format.manifest import (
-    FORMAT,
-    MANIFEST,
-    Catalog,
-    Manifest,
-    open_catalog,
-    shard_token,
-    write_index,
-)
+from tfstream.format.document import FORMAT, Manifest
+from tfstream.format.manifest import MANIFEST, Catalog, open_catalog, shard_token, write_index
 from tfstream.format.schema import Column, Schema
 
 
@@ -252,6 +245,7 @@ class _Assembly:
                 root=str(sources.root or "") if before is None else before.manifest.root,
                 identity=hashlib.sha256(canonical.encode()).hexdigest(),
                 parents=parents,
+                forgotten=() if before is None else before.manifest.forgotten,
             ),
             vocabularies=found,
             placement=placement,

@@ -17,8 +17,9 @@ from tfstream.conversion.runs import Run
 from tfstream.conversion.sources import Sources
 from tfstream.conversion.survey import Survey
 from tfstream.errors import DataError, UsageError
+from tfstream.format.document import Parent
 from tfstream.format.index_files import generation_folder
-from tfstream.format.manifest import Catalog, Parent
+from tfstream.format.manifest import Catalog
 from tfstream.format.schema import VOCABULARY_SIZE
 
 

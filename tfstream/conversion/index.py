@@ -12,7 +12,8 @@ from tfstream.conversion.plan import ShardPlan
 from tfstream.conversion.shards import ShardRecord
 from tfstream.conversion.sources import Sources
 from tfstream.conversion.survey import Survey
-from tfstream.format.manifest import BLOCKS, SHARDS, SOURCES, Manifest, shard_token
+from tfstream.format.document import Manifest
+from tfstream.format.manifest import BLOCKS, SHARDS, SOURCES, shard_token
 
 
 def shards(

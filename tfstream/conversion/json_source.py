@@ -53,6 +53,9 @@ class JsonForm:
             )
             # It takes any bytes for text.
             table.validate(full=True)
+            _ = table.column_names
+        except UnicodeDecodeError as error:
+            raise pa.ArrowInvalid(f"a name is not UTF-8: {error}") from error
         except pa.ArrowInvalid as error:
             raise pa.ArrowInvalid(re.sub(r" in row \d+$", "", str(error))) from error
         if table.num_rows != lines:

@@ -43,7 +43,8 @@ class _Stripes:
     def read(self, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
         schema = pa.schema([self.schema.field(name) for name in columns])
         batches = [self._stripe(i, columns) for i in range(start, stop)]
-        return pa.Table.from_batches(batches, batches[0].schema if batches else schema)
+        table = pa.Table.from_batches(batches, batches[0].schema if batches else schema)
+        return piecewise.valid_texts(table)
 
     def stream(self, piece: int, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
         yield from piecewise.sliced(self.read(piece, piece + 1, columns), rows)

@@ -64,9 +64,10 @@ class _RowGroups:
 
     def read(self, start: int, stop: int, columns: Sequence[str]) -> pa.Table:
         with _told_null_lists(), self._opened(encoded=self._encoded(start, columns)) as file:
-            return file.read_row_groups(
+            table = file.read_row_groups(
                 range(start, stop), columns=list(columns), use_threads=False
             )
+            return piecewise.valid_texts(table)
 
     def stream(self, piece: int, columns: Sequence[str], rows: int) -> Iterator[pa.Table]:
         with _told_null_lists(), self._opened(_PAGE_BUFFER_BYTES) as file:
@@ -74,7 +75,7 @@ class _RowGroups:
                 rows, row_groups=[piece], columns=list(columns), use_threads=False
             )
             for batch in batches:
-                yield pa.Table.from_batches([batch])
+                yield piecewise.valid_texts(pa.Table.from_batches([batch]))
 
     def byte(self, piece: int) -> int | None:
         column = self._metadata.row_group(piece).column(0)

@@ -133,7 +133,7 @@ def opened(kind: str, open_: Callable[[Source], Pieces], source: Source) -> Iter
     """
     try:
         yield open_(source)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{source} is not a readable {kind} file: {first_line(error)}") from error
     except OSError as error:
         if isinstance(error, StorageError):
@@ -185,6 +185,21 @@ def estimated_sizes(
         with suppress(pa.ArrowInvalid, OSError):
             size, share = pieces.read(0, 1, columns).nbytes, int(rows[0])
     return np.asarray(rows * size // share, np.int64)
+
+
+def valid_texts(table: pa.Table) -> pa.Table:
+    """The same table, of which the texts are UTF-8.
+
+    Raises:
+        pa.ArrowInvalid: if one is not.
+    """
+    texts = [
+        i
+        for i, field in enumerate(table.schema)
+        if not (pa.types.is_primitive(field.type) or pa.types.is_null(field.type))
+    ]
+    table.select(texts).validate(full=True)
+    return table
 
 
 def sliced(table: pa.Table, rows: int) -> Iterator[pa.Table]:

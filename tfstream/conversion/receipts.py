@@ -26,6 +26,11 @@ from tfstream.conversion.text_source import Inferred
 from tfstream.errors import StorageError
 
 _RECORDS = {record.__name__: record for record in (Run, ShardRecord, BatchRecord, Inferred, Bad)}
+_UNREADABLE = (
+    *(StorageError, OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError),
+    pa.ArrowException,
+)
+"""What reading a receipt ends in that is none."""
 T = TypeVar("T")
 
 
@@ -103,7 +108,7 @@ def _kept(receipt: Path) -> list[Any] | None:
     """The result in a receipt, alone in a list; None if it does not count any more."""
     try:
         return [decode(json.loads(storage.read(receipt)))]
-    except (StorageError, OSError, ValueError, KeyError, TypeError, pa.ArrowException):
+    except _UNREADABLE:
         return None
 
 

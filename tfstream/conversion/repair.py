@@ -33,6 +33,11 @@ def repair(
     findings = list(check_dataset(catalog))
     if not findings:
         return []
+    if catalog.manifest.forgotten:
+        raise UsageError(
+            f"rows of {out} were forgotten on {catalog.manifest.forgotten[-1].date}, so its "
+            "sources make another data set; restore its files, or convert again and forget again"
+        )
     paths = _sources(catalog)
     with tempfile.TemporaryDirectory(prefix=f".{out.name}.repair-", dir=out.parent) as name:
         again = Path(name) / "again"

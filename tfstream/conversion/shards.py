@@ -16,7 +16,7 @@ from tfstream.conversion import rows
 from tfstream.conversion.plan import ShardPlan, near_equal
 from tfstream.conversion.rows import Rows, RunSlice
 from tfstream.conversion.runs import write
-from tfstream.format import block, framing, provenance, statistics
+from tfstream.format import block, provenance, statistics
 from tfstream.format.schema import MASK, Schema, storage_dtype
 from tfstream.format.values import stored_bytes, stored_numbers
 
@@ -170,10 +170,10 @@ def _write_shard(
         held, start = 0, first
         for size in sizes.tolist():
             header = block.Header(first_row=task.first_row + start, rows=size, token=shard.token)
-            record = framing.framed(_encode(header, task.schema, rows, texts, start))
-            parts += record
+            own = _encode(header, task.schema, rows, texts, start)
+            parts += own
             start += size
-            framed.append(sum(map(len, record)))
+            framed.append(sum(map(len, own)))
             held += framed[-1]
             if held >= _WRITE_BYTES or start == stop:
                 # Many blocks at once: fewer calls, and long ones, which other threads run beside.
@@ -203,28 +203,25 @@ def _encode(
     start: int,
 ) -> list[block.Buffer]:
     count, stop = header.rows, start + header.rows
-    fixed: list[tuple[str, block.Buffer]] = []
+    fixed: dict[str, block.Buffer] = {}
     if schema.masked:
-        fixed.append((MASK, block.pack_mask(~rows.lost[start:stop]).reshape(-1)))
+        fixed[MASK] = block.pack_mask(~rows.lost[start:stop]).reshape(-1)
     for pack, matrix in zip(schema.packs, rows.packs, strict=True):
-        fixed.append((pack.name, matrix[start:stop].reshape(-1).view(np.uint8)))
-    wide = [
-        (
-            feature,
-            texts[name].between(start, stop)
-            if name in texts
-            else _listed(rows.texts[name].slice(start, count)),
-        )
+        fixed[pack.name] = matrix[start:stop].reshape(-1).view(np.uint8)
+    wide: dict[str, block.Buffer] = {
+        feature: texts[name].between(start, stop)
+        if name in texts
+        else _listed(rows.texts[name].slice(start, count))
         for name, feature in schema.texts.items()
-    ]
+    }
     for name, feature in schema.validities.items():
         if name in rows.items:
             valid = rows.items[name][start:stop]
         else:
             items = rows.texts[name].slice(start, count).flatten()
             valid = np.asarray(items.is_valid().cast(pa.uint8()))
-        wide.append((feature, _one(valid)))
-    return block.parts(header, fixed, wide)
+        wide[feature] = _one(valid)
+    return block.framed(schema, header, fixed, wide)
 
 
 def _listed(lists: pa.Array) -> np.ndarray:

@@ -25,11 +25,14 @@ from typing import Any
 
 from tfstream import remote, storage
 from tfstream.conversion.options import ConvertOptions
+from tfstream.conversion.purpose import read_purpose
 from tfstream.conversion.sources import Sources
 from tfstream.conversion.survey import Survey
 from tfstream.errors import DataError, ResumeError, StorageError, UsageError
+from tfstream.format import damage
+from tfstream.format.document import FORMAT, Parent
 from tfstream.format.index_files import generation_folder
-from tfstream.format.manifest import FORMAT, MANIFEST, UNFINISHED, Parent
+from tfstream.format.manifest import MANIFEST, UNFINISHED
 from tfstream.storage import Place
 
 SOURCES, PARTITIONS, DELIVERY = "sources", "partitions", "delivery"
@@ -190,7 +193,7 @@ class Workspace:
     def _prepare(self) -> None:
         """Take up what this purpose left, or begin anew; what another one left goes."""
         for path in _purposes(self.out):
-            self._refuse_changes(json.loads(storage.read(path)))
+            self._refuse_changes(read_purpose(path))
         if not (self.folder / _PURPOSE).exists():
             self._clear()
         try:
@@ -308,7 +311,7 @@ def is_ended(out: Path) -> bool:
     if not (out / MANIFEST).exists():
         return False
     published = _generation(out)
-    purposes = (json.loads(storage.read(path)) for path in _purposes(out))
+    purposes = (read_purpose(path) for path in _purposes(out))
     return all(len(purpose["parents"]) <= published for purpose in purposes)
 
 
@@ -368,7 +371,8 @@ def _purposes(out: Path) -> list[Path]:
 
 def _generation(out: Path) -> int:
     """The generation of the manifest that is there."""
-    return len(json.loads(storage.read(out / MANIFEST))["parents"])
+    with damage.told(str(out / MANIFEST)):
+        return len(json.loads(storage.read(out / MANIFEST))["parents"])
 
 
 def _remove(out: Path, folder: Path) -> None:

@@ -1,8 +1,8 @@
-"""A block: rows as one plain `tf.train.Example` with canonical bytes, written without TensorFlow.
+"""A block: rows as a plain `tf.train.Example` with canonical bytes, written without TensorFlow.
 
 The features are sorted by name, every length is a varint padded to five bytes, and the features
 with a fixed width a row come first: so feature j begins at `starts[j] + rows * widths[j]`,
-whatever the block's rows are.
+whatever the block's rows are. A block of wide rows is several such records, one after the other.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,11 +18,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from tfstream.format import framing
 from tfstream.format.schema import HEADER, HEADER_BYTES, Schema
 
 _TAG_BYTES = b"\x0a"
 _TAG_VALUE = b"\x12"
 _HEADER = struct.Struct("<qIQ")
+_TOKENS = 2**64
 _MAX_LENGTH = 2**31 - 1
 _MORE = 128
 """The bit of a varint's byte that says that another byte follows."""
@@ -50,6 +52,10 @@ class Header:
         """20 bytes."""
         return _HEADER.pack(self.first_row, self.rows, self.token)
 
+    def of_record(self, index: int) -> Header:
+        """The header of one record of the block: no two of them are alike."""
+        return replace(self, token=(self.token + index) % _TOKENS)
+
     @classmethod
     def decode(cls, data: bytes) -> Header:
         """The header that `encode` wrote.
@@ -65,49 +71,116 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Where the features of fixed width lie in a block."""
+    """Where the features of fixed width lie in the records of a block."""
 
     header: int
-    """Byte at which the header begins."""
+    """Byte at which the header begins, in each record."""
+    records: tuple[tuple[int, int], ...]
+    """For each record: the byte of the block at which its frame would begin if there were no rows,
+    and bytes a row of all records before it."""
+    record: Mapping[str, int]
+    """For each feature behind a header: its record."""
     starts: Mapping[str, int]
-    """For each feature behind it: the byte at which it would begin if there were no rows."""
+    """For each: the byte of the record at which it would begin if there were no rows."""
     widths: Mapping[str, int]
-    """For each: bytes a row of all fixed features before it."""
+    """For each: bytes a row of all fixed features before it in the record."""
     row_bytes: Mapping[str, int]
     """For each: its own bytes a row."""
+
+    def record_of(self, name: str) -> int:
+        """The record of any feature: those of no fixed width are in the last one."""
+        return self.record.get(name, len(self.records) - 1)
 
 
 def layout(schema: Schema) -> Layout:
     """The layout of every block of this schema."""
-    position = 1 + 5 + len(_prefix(HEADER, 0))
-    header, position = position, position + HEADER_BYTES
-    starts, widths, row_bytes, width = {}, {}, {}, 0
-    for name, own in schema.fixed_features:
-        position += len(_prefix(name, 0))
-        starts[name], widths[name], row_bytes[name] = position, width, own
-        width += own
-    return Layout(header, starts, widths, row_bytes)
+    header = 1 + 5 + len(_prefix(HEADER, 0))
+    record, starts, widths, row_bytes = {}, {}, {}, {}
+    records, begin, before = [], 0, 0
+    for index, features in enumerate(schema.records):
+        records.append((begin, before))
+        position, width = header + HEADER_BYTES, 0
+        for name, own in features:
+            position += len(_prefix(name, 0))
+            record[name], starts[name], widths[name], row_bytes[name] = index, position, width, own
+            width += own
+        begin, before = begin + framing.OVERHEAD_BYTES + position, before + width
+    return Layout(header, tuple(records), record, starts, widths, row_bytes)
+
+
+def framed(
+    schema: Schema, header: Header, fixed: Mapping[str, Buffer], texts: Mapping[str, Buffer]
+) -> list[Buffer]:
+    """One block as the TFRecord frames of its records, in buffers that follow each other.
+
+    Args:
+        schema: the columns.
+        header: the block's.
+        fixed: the bytes of each feature of fixed width.
+        texts: the bytes by `Listed` of each text feature, in the schema's order.
+
+    Raises:
+        ValueError: if a record is 2 GiB or more.
+    """
+    found: list[Buffer] = []
+    last = len(schema.records) - 1
+    for index, features in enumerate(schema.records):
+        own = [(name, fixed[name]) for name, _ in features]
+        rest = list(texts.items()) if index == last else []
+        found += framing.framed(parts(header.of_record(index), own, rest))
+    return found
+
+
+def unframed(
+    schema: Schema, data: bytes, records: range | None = None
+) -> tuple[Header, dict[str, list[bytes]]]:
+    """The header of a block, and its features by name: the bytes of each value.
+
+    Args:
+        schema: the columns.
+        data: the frames of consecutive records of the block.
+        records: which ones these are; all if None.
+
+    Raises:
+        ValueError: if they are not, with what is wrong.
+    """
+    every = range(len(schema.records))
+    expected, header = every if records is None else records, None
+    found: dict[str, list[bytes]] = {}
+    frames = list(framing.frames(data))
+    if len(frames) != len(expected):
+        raise ValueError(f"expected {len(expected)} records, found {len(frames)}")
+    for index, record in zip(expected, frames, strict=True):
+        features = decode(record)
+        own = Header.decode(features.pop(HEADER)[0])
+        header = header or own.of_record(-index)
+        if own != header.of_record(index):
+            raise ValueError(f"record {index} has the header {own}, expected {header} + {index}")
+        found |= features
+    if header is None:
+        raise ValueError("no record was asked for")
+    return header, found
 
 
 def encode(
     header: Header, fixed: Sequence[tuple[str, Buffer]], texts: Sequence[tuple[str, pa.Array]]
 ) -> bytes:
-    """One block; as `parts`, with the values (binary, without nulls) of each text feature."""
+    """One record; as `parts`, with the values (binary, without nulls) of each text feature."""
     return joined(parts(header, fixed, [(name, Listed(v).between(0, len(v))) for name, v in texts]))
 
 
 def parts(
     header: Header, fixed: Sequence[tuple[str, Buffer]], texts: Sequence[tuple[str, Buffer]]
 ) -> list[Buffer]:
-    """One block, as buffers that follow each other.
+    """One record of a block, as buffers that follow each other.
 
     Args:
-        header: the block's.
-        fixed: name and bytes of each feature of fixed width, in the schema's order.
+        header: the record's.
+        fixed: name and bytes of each of its features of fixed width, in the schema's order.
         texts: name and bytes by `Listed` of each text feature, in the schema's order.
 
     Raises:
-        ValueError: if the block is 2 GiB or more.
+        ValueError: if it is 2 GiB or more.
     """
     parts: list[Buffer] = []
     for name, value in [(HEADER, header.encode()), *fixed]:
@@ -129,10 +202,10 @@ def joined(parts: Iterable[Buffer]) -> bytes:
 
 
 def decode(data: bytes) -> dict[str, list[bytes]]:
-    """The features of a block by name: the bytes of each value.
+    """The features of a record by name: the bytes of each value.
 
     Raises:
-        ValueError: if the bytes are not a block, with what is wrong.
+        ValueError: if the bytes are not one of a block, with what is wrong.
     """
     features = {}
     (body,) = _fields(data, _TAG_BYTES)

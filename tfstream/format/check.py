@@ -9,12 +9,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from tfstream import storage
 from tfstream.errors import CorruptionError, DataError, StorageError, TfstreamError
-from tfstream.format import index_files, provenance, reader
+from tfstream.format import damage, index_files, parquet, provenance, reader
 from tfstream.format.canonical import digest_of
 from tfstream.format.index_files import generation_folder
 from tfstream.format.manifest import UNFINISHED, Catalog, open_catalog
@@ -59,7 +57,9 @@ def check_dataset(catalog: Catalog, *, sources: bool = False) -> Iterator[Findin
             yield Finding(where=f"provenance by source of {path}", what=error)
     yield from _check_quarantine(catalog)
     yield from _check_summaries(catalog)
-    for parent in catalog.manifest.parents:
+    forgotten = catalog.manifest.forgotten
+    since = forgotten[-1].generation if forgotten else 0
+    for parent in catalog.manifest.parents[since:]:
         was = partial(open_catalog, catalog.folder, parent.digest)
         errors = _errors(was)
         for error in errors:
@@ -130,9 +130,8 @@ def _of_shard(catalog: Catalog, shard: int, where: str, what: str) -> Finding:
 
 def _check_summaries(catalog: Catalog) -> Iterator[Finding]:
     """Check the tables of statistics, which opening does not read."""
-    folder = generation_folder(catalog.folder, catalog.manifest.generation)
     for name in ("statistics", "vocabulary_counts"):
-        where = storage.relative(folder / "index" / f"{name}.parquet", catalog.folder)
+        where = storage.relative(catalog.manifest.index_path(catalog.folder, name), catalog.folder)
         for error in _errors(partial(getattr, catalog, name)):
             yield Finding(where=where, what=error)
 
@@ -170,9 +169,11 @@ def _check_quarantine(catalog: Catalog) -> Iterator[Finding]:
         path = provenance.quarantine_path(catalog, source)
         where = storage.relative(path, catalog.folder)
         try:
-            table = pq.ParquetFile(storage.for_arrow(path)).read(use_threads=False)
-            found = digest_of(table.combine_chunks())
-        except (OSError, ValueError, pa.ArrowException) as error:
+            index_files.refuse_links(catalog.folder, path)
+            table = parquet.read(path, where, rows=expected)
+            with damage.told(where):
+                found = digest_of(table.combine_chunks())
+        except TfstreamError as error:
             yield Finding(where=where, what=f"it cannot be read: {error}")
             continue
         if found != catalog.sources["quarantine_sha256"][source].as_py():

@@ -30,6 +30,9 @@ from tfstream.format.key_functions import (
 
 Literal = bool | int | float | str
 
+_DEPTH = 200
+"""How deep a condition may be nested; each `and` of a chain is one deeper than the one before."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -112,7 +115,7 @@ def parse(text: str) -> Node:
     Raises:
         UsageError: if it does not parse, or has something else than the grammar allows.
     """
-    return _node(_sql(text), text)
+    return _tree(_sql(text), text)
 
 
 def parse_key(text: str) -> Key:
@@ -125,7 +128,7 @@ def parse_key(text: str) -> Key:
     """
     tree = _sql(text)
     alias = tree.alias if isinstance(tree, exp.Alias) else None
-    value = _node(tree.this if isinstance(tree, exp.Alias) else tree, text)
+    value = _tree(tree.this if isinstance(tree, exp.Alias) else tree, text)
     if isinstance(value, Column):
         return Key(alias or value.name, value)
     if isinstance(value, Derived):
@@ -183,7 +186,10 @@ def literal(value: Literal, type_: pa.DataType) -> pa.Scalar:
     Raises:
         UsageError: if the two cannot be compared.
     """
-    scalar = pa.scalar(value)
+    try:
+        scalar = pa.scalar(value)
+    except OverflowError as error:
+        raise UsageError(f"{value!r} has more than 64 bits") from error
     if isinstance(value, str) and pa.types.is_temporal(type_):
         try:
             naive = pa.timestamp("us") if pa.types.is_timestamp(type_) else type_
@@ -210,10 +216,36 @@ class _Grammar(sqlglot.Dialect):
 def _sql(text: str) -> exp.Expr:
     try:
         tree = sqlglot.parse_one(text, dialect=_Grammar)
+    except RecursionError as error:
+        raise _too_deep(text) from error
     except sqlglot.errors.SqlglotError as error:
         reason = str(error).splitlines()[0].split(". Line")[0]
         raise UsageError(f"{text!r} does not parse: {reason}") from error
     return tree
+
+
+def _too_deep(text: str) -> UsageError:
+    return UsageError(f"{text[:60]!r}… is nested more than {_DEPTH} deep; use `in`, or less")
+
+
+def _tree(tree: exp.Expr, text: str) -> Node:
+    """A node that is not so deep that Python's stack ends when it is evaluated."""
+    try:
+        node = _node(tree, text)
+    except RecursionError as error:
+        raise _too_deep(text) from error
+    level: list[Node | Constant] = [node]
+    for _ in range(_DEPTH):
+        level = [child for one in level for child in _children(one)]
+        if not level:
+            return node
+    raise _too_deep(text)
+
+
+def _children(node: Node | Constant) -> list[Node | Constant]:
+    if isinstance(node, (Compare, Logic)):
+        return [node.left, node.right]
+    return [node.value] if isinstance(node, (In, IsNull, Not)) else []
 
 
 def _node(tree: exp.Expr, text: str) -> Node:  # noqa: PLR0911 - one return a node of the grammar
@@ -294,7 +326,11 @@ def _number(digits: str) -> int | float:
     try:
         return int(digits)
     except ValueError:
+        pass
+    try:
         return float(digits)
+    except ValueError as error:
+        raise UsageError(f"{digits[:60]!r} is no number") from error
 
 
 def _columns(node: Node) -> Iterator[str]:

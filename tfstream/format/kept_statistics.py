@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tfstream.format import statistics
+from tfstream.format import damage, statistics
 from tfstream.format.manifest import Catalog
 from tfstream.format.reader import StoredRows, read_stored
 from tfstream.format.schema import Schema
@@ -43,7 +43,8 @@ def describe(subset: Subset, columns: Sequence[str] | None = None) -> dict[str, 
     known = _described.setdefault(subset, {})
     missing = [name for name in dict.fromkeys(names) if name not in known]
     if missing:
-        known.update(_describe(subset, missing))
+        with damage.told(f"the statistics of {subset.catalog.folder}"):
+            known.update(_describe(subset, missing))
     return {name: known[name] for name in names if name in known}
 
 
@@ -65,6 +66,49 @@ def _describe(subset: Subset, names: Sequence[str]) -> dict[str, ColumnStatistic
     ]
     entries, counts = (pa.concat_tables(tables) for tables in zip(*found, strict=True))
     return statistics.merge(schema, entries, counts, catalog.vocabularies)
+
+
+def without(before: Catalog, after: Catalog, row_ids: NDArray[Any]) -> tuple[pa.Table, pa.Table]:
+    """The entries of all spans, and the counts of codes, when some rows are gone.
+
+    Args:
+        before: the data set with them.
+        after: the same with the shards that no longer hold them.
+        row_ids: (rows,) int64.
+    """
+    schema, firsts = before.schema, _spans(before)[0]
+    touched = np.zeros(len(firsts), bool)
+    touched[np.searchsorted(firsts, row_ids, side="right") - 1] = True
+    parts: list[tuple[pa.Table, pa.Table]] = []
+    left = Subset.whole(after)
+    for span in np.flatnonzero(touched).tolist():
+        own = np.arange(len(firsts)) == span
+        read = [part for part, _ in _read(left, schema, firsts, own)]
+        first = int(firsts[span])
+        if not read:
+            parts.append((_nothing(schema, first), statistics.VOCABULARY_COUNTS.empty_table()))
+            continue
+        rows = StoredRows.joined(read)
+        bounds = np.array([0, len(rows)])
+        parts.append(
+            statistics.compute(schema, rows.packs, rows.missing, rows.texts, bounds, first)
+        )
+    found = []
+    for old, new in zip(
+        (before.statistics, before.vocabulary_counts), zip(*parts, strict=True), strict=True
+    ):
+        kept = old.filter(pa.array(~np.isin(old["first_row"].to_numpy(), firsts[touched])))
+        found.append(pa.concat_tables([kept, *new]).sort_by("first_row"))
+    return found[0], found[1]
+
+
+def _nothing(schema: Schema, first: int) -> pa.Table:
+    """The entries of a span without any row."""
+    lines = [
+        {"first_row": first, "column": name, "count": 0, "nulls": 0, "valid": 0}
+        for name in schema.names
+    ]
+    return pa.Table.from_pylist(lines, schema=statistics.STATISTICS)
 
 
 def may_be_null(subset: Subset, columns: Sequence[str]) -> bool:

@@ -18,21 +18,19 @@ from numpy.typing import NDArray
 
 from tfstream import storage
 from tfstream.errors import CorruptionError, DataError, UsageError
-from tfstream.format import index_files
+from tfstream.format import damage, index_checks, index_files
 from tfstream.format.canonical import canonical
+from tfstream.format.document import Manifest, document_sha256
+from tfstream.format.document import check as check_document
+from tfstream.format.index_files import PARENT
 from tfstream.format.schema import Schema
+from tfstream.format.statistics import STATISTICS, VOCABULARY_COUNTS
 from tfstream.storage import Place
-
-FORMAT = 0
-"""Number of the format; 0 carries no promise."""
 
 MANIFEST = "manifest.json"
 
 UNFINISHED = ".tmp"
 """Folder inside the output whose being there says that a conversion has not come to its end."""
-
-_PARENT = "parent.json"
-"""In the folder of a generation, the manifest that it followed."""
 
 SHARDS = pa.schema(
     [
@@ -67,44 +65,18 @@ SOURCES = pa.schema(
     ]
 )
 _VOCABULARIES = pa.schema([("column", pa.string()), ("value", pa.string())])
+_SCHEMAS = {
+    "shards": SHARDS,
+    "blocks": BLOCKS,
+    "groups": pa.schema([("first_row", pa.int64()), ("rows", pa.int64())]),
+    "sources": SOURCES,
+    "vocabularies": _VOCABULARIES,
+}
+"""The columns of each table; groups have their keys too."""
 _TABLES = ("shards", "blocks", "groups", "sources", "vocabularies")
-_SUMMARIES = ("statistics", "vocabulary_counts")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parent:
-    """The data set as it was before an append."""
-
-    digest: str
-    shards: int
-    """How many shards it has; those of the append follow."""
-    sources: int
-    """How many sources."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """What a data set says of itself, besides its tables."""
-
-    schema: Schema
-    keys: tuple[str, ...]
-    """Names of the key columns of the groups."""
-    group_by: tuple[str, ...]
-    """The expressions that made them."""
-    options: Mapping[str, Any]
-    """The options of the conversion that its bytes depend on."""
-    root: str
-    """The folder that the paths of the sources begin at, empty where they are no files; not part
-    of the digest."""
-    identity: str
-    """Hex digest of what the conversion was asked to do; its shards' tokens come from it."""
-    parents: tuple[Parent, ...] = ()
-    """What the data set was before each append, the oldest first."""
-
-    @property
-    def generation(self) -> int:
-        """How often it was appended to."""
-        return len(self.parents)
+_SUMMARIES = {"statistics": STATISTICS, "vocabulary_counts": VOCABULARY_COUNTS}
+_UNKNOWN = ("min", "max", "mean", "m2", "distinct")
+"""What a span of statistics need not have."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,8 +130,10 @@ class Catalog:
         return self._summary("vocabulary_counts")
 
     def _summary(self, name: str) -> pa.Table:
-        path = index_files.path_of(self.folder, self.manifest.generation, name)
-        return index_files.read_table(path, self.index_sha256[name])
+        path = self.manifest.index_path(self.folder, name)
+        table = index_files.read_table(self.folder, path, self.index_sha256[name])
+        index_checks.check_table(table, _SUMMARIES[name], str(path), _UNKNOWN)
+        return table
 
     def shard_path(self, shard: int) -> Place:
         """Where a shard lies."""
@@ -167,7 +141,7 @@ class Catalog:
         return self.folder / path
 
 
-def shard_token(identity: str, ordinal: int) -> int:
+def shard_token(identity: str, ordinal: int | str) -> int:
     """64 bits for the headers of a shard, which no other shard of any other conversion has."""
     digest = hashlib.sha256(f"{identity}:{ordinal}".encode()).digest()
     return int.from_bytes(digest[:8], "little")
@@ -205,27 +179,14 @@ def write_index(  # noqa: PLR0913 - one argument a table
     ).items():
         buffer = io.BytesIO()
         pq.write_table(table, buffer)
-        storage.publish(index_files.path_of(folder, manifest.generation, name), buffer.getvalue())
+        storage.publish(manifest.index_path(folder, name), buffer.getvalue())
         written[name] = hashlib.sha256(buffer.getvalue()).hexdigest()
-    if manifest.parents:
-        parent = index_files.generation_folder(folder, manifest.generation) / _PARENT
+    if manifest.parents and manifest.parents[-1].digest == _parse(folder, folder / MANIFEST)[0]:
+        parent = index_files.generation_folder(folder, manifest.generation) / PARENT
         storage.publish(parent, storage.read(folder / MANIFEST))
     digest = _digest(manifest, tables)
-    document = {
-        "format": FORMAT,
-        "digest": digest,
-        "identity": manifest.identity,
-        "rows": sum(blocks["rows"].to_pylist()),
-        "keys": list(manifest.keys),
-        "group_by": list(manifest.group_by),
-        "options": dict(manifest.options),
-        "schema": manifest.schema.to_json(),
-        "root": manifest.root,
-        "parents": [asdict(parent) for parent in manifest.parents],
-        "index_sha256": written,
-    }
-    document["manifest_sha256"] = document_sha256(document)
-    return json.dumps(document, indent=2).encode() + b"\n"
+    rows = sum(blocks["rows"].to_pylist())
+    return manifest.to_json(digest=digest, rows=rows, index_sha256=written)
 
 
 def open_catalog(folder: Place, digest: str | None = None) -> Catalog:
@@ -238,43 +199,30 @@ def open_catalog(folder: Place, digest: str | None = None) -> Catalog:
     Raises:
         UsageError: if there is none in the folder, or none of this digest.
         DataError: if its manifest is not one of this format.
-        CorruptionError: if the index is not what the manifest's digest was made of.
+        CorruptionError: if the index is not what the manifest's digest was made of, or there is a
+            generation that the manifest does not know.
     """
-    path = folder / MANIFEST
-    if not path.is_file():
-        raise UsageError(
-            f"there is no data set in {folder}: {path} does not exist; give convert's output"
-        )
-    newest, manifest, hashes = _parse(path)
-    if digest is not None and digest != newest:
-        ordinals = {parent.digest: i for i, parent in enumerate(manifest.parents)}
-        if digest not in ordinals:
-            raise UsageError(
-                f"{folder} holds the data set {newest}, which was never {digest}; "
-                "give the folder of the latter"
-            )
-        path = index_files.generation_folder(folder, ordinals[digest] + 1) / _PARENT
-        newest, manifest, hashes = _parse(path)
-        if newest != digest:
-            raise CorruptionError(
-                f"{path} is the manifest of {newest}, expected {digest}; restore it"
-            )
+    path, newest, manifest, hashes = _found(folder, digest)
     tables = {
-        name: index_files.read_table(
-            index_files.path_of(folder, manifest.generation, name), hashes[name]
-        )
+        name: index_files.read_table(folder, manifest.index_path(folder, name), hashes[name])
         for name in _TABLES
     }
-    try:
-        if _digest(manifest, {name: tables[name] for name in _TABLES}) != newest:
+    with damage.told(f"the index of {folder}"):
+        for name, schema in _SCHEMAS.items():
+            index_checks.check_table(tables[name], schema, f"{folder}: index/{name}.parquet")
+        if _digest(manifest, tables) != newest:
             raise CorruptionError(
                 f"the index of {folder} is not the one that {path} was written for: "
                 "its digest differs; restore the folder or convert again"
             )
         for name in ("shards", "sources"):
-            where = index_files.path_of(folder, manifest.generation, name)
-            index_files.check_paths(tables[name]["path"].to_pylist(), where)
-        index_files.check_numbers(tables["shards"], tables["blocks"], folder)
+            where = manifest.index_path(folder, name)
+            index_checks.check_paths(tables[name]["path"].to_pylist(), where)
+        index_checks.check_numbers(tables["shards"], tables["blocks"], folder)
+        index_checks.check_tiles(tables, manifest.keys, folder)
+        for parent in manifest.parents:
+            if parent.shards > len(tables["shards"]) or parent.sources > len(tables["sources"]):
+                raise DataError(f"a parent has more shards or sources. Where: {path}: parents")
         vocabulary = tables["vocabularies"]
         blocks, shards = tables["blocks"], tables["shards"]
         return Catalog(
@@ -300,46 +248,65 @@ def open_catalog(folder: Place, digest: str | None = None) -> Catalog:
             block_first=_int64(blocks["first_row"]),
             shard_tokens=shards["token"].to_numpy(),
         )
-    except (KeyError, ValueError, pa.ArrowException) as error:
+
+
+def _found(folder: Place, digest: str | None) -> tuple[Place, str, Manifest, dict[str, str]]:
+    """The manifest to open, with its file, digest and the SHA-256 of each table's file."""
+    path = folder / MANIFEST
+    if not path.is_file():
+        raise UsageError(
+            f"there is no data set in {folder}: {path} does not exist; give convert's output"
+        )
+    newest, manifest, hashes = _parse(folder, path)
+    if _is_superseded(folder, manifest):
+        # An append may have come to its end since the manifest was read.
+        if _parse(folder, path)[0] != newest:
+            return _found(folder, digest)
+        following = index_files.generation_folder(folder, manifest.generation + 1)
         raise CorruptionError(
-            f"the index of {folder} has not the expected columns: {error}"
-        ) from error
+            f"{path} is older than {following}; restore the newer one, or remove that folder if "
+            "its append was given up"
+        )
+    if digest is not None and digest != newest:
+        _refuse_forgotten(folder, manifest, digest)
+        ordinals = {parent.digest: i for i, parent in enumerate(manifest.parents)}
+        if digest not in ordinals:
+            raise UsageError(
+                f"{folder} holds the data set {newest}, which was never {digest}; "
+                "give the folder of the latter"
+            )
+        path = index_files.generation_folder(folder, ordinals[digest] + 1) / PARENT
+        newest, manifest, hashes = _parse(folder, path)
+        if newest != digest:
+            raise CorruptionError(
+                f"{path} is the manifest of {newest}, expected {digest}; restore it"
+            )
+    return path, newest, manifest, hashes
 
 
-def document_sha256(document: Mapping[str, Any]) -> str:
-    """SHA-256 in hex of all that a manifest says, but for this hash of itself."""
-    told = {name: value for name, value in document.items() if name != "manifest_sha256"}
-    text = json.dumps(told, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+def _refuse_forgotten(folder: Place, manifest: Manifest, digest: str) -> None:
+    for one in manifest.forgotten:
+        if digest in {one.digest, *(p.digest for p in manifest.parents[: one.generation])}:
+            raise UsageError(
+                f"rows of the data set {digest} were forgotten on {one.date}, so it cannot be "
+                f"opened as it was; {folder} holds it without them"
+            )
 
 
-def _parse(path: Place) -> tuple[str, Manifest, dict[str, str]]:
+def _is_superseded(folder: Place, manifest: Manifest) -> bool:
+    """Whether there is a whole generation behind that of a manifest, which no append is making."""
+    following = index_files.generation_folder(folder, manifest.generation + 1)
+    return (following / PARENT).exists() and not (folder / UNFINISHED).exists()
+
+
+def _parse(folder: Place, path: Place) -> tuple[str, Manifest, dict[str, str]]:
     """The digest, the manifest, and the SHA-256 of each table's file."""
     where = f"Where: {path}"
     try:
-        document = json.loads(storage.read(path))
+        document = json.loads(index_files.read_inside(folder, path))
     except (ValueError, RecursionError) as error:
         raise DataError(f"the manifest is not JSON: {error}. {where}") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        found = document.get("format") if isinstance(document, dict) else document
-        raise DataError(f"expected a manifest of format {FORMAT}, found {found!r}. {where}")
-    kinds: dict[str, type] = {
-        "digest": str,
-        "identity": str,
-        "keys": list,
-        "group_by": list,
-        "options": dict,
-        "schema": list,
-        "root": str,
-        "parents": list,
-        "index_sha256": dict,
-        "manifest_sha256": str,
-    }
-    for name, kind in kinds.items():
-        if not isinstance(document.get(name), kind):
-            raise DataError(
-                f"expected {kind.__name__}, found {document.get(name)!r}. {where}: {name}"
-            )
+    check_document(document, where)
     if document_sha256(document) != document["manifest_sha256"]:
         raise CorruptionError(
             f"the manifest is not what was written: its SHA-256 differs; restore it. {where}"
@@ -347,37 +314,21 @@ def _parse(path: Place) -> tuple[str, Manifest, dict[str, str]]:
     hashes = document["index_sha256"]
     if set(hashes) != {*_TABLES, *_SUMMARIES}:
         raise DataError(f"expected a hash for each table. {where}: index_sha256")
-    try:
-        schema = Schema.from_json(document["schema"])
-    except (KeyError, TypeError) as error:
-        raise DataError(f"a column lacks {error}. {where}: schema") from error
-    try:
-        parents = tuple(Parent(**parent) for parent in document["parents"])
-    except TypeError as error:
-        raise DataError(f"a parent is not as expected: {error}. {where}: parents") from error
-    manifest = Manifest(
-        schema=schema,
-        keys=tuple(document["keys"]),
-        group_by=tuple(document["group_by"]),
-        options=document["options"],
-        root=document["root"],
-        identity=document["identity"],
-        parents=parents,
-    )
-    return document["digest"], manifest, hashes
+    return document["digest"], Manifest.from_json(document), hashes
 
 
 def _digest(manifest: Manifest, tables: Mapping[str, pa.Table]) -> str:
     """SHA-256 over the manifest and the values of the index, whatever Parquet's bytes are."""
     digest = hashlib.sha256()
     head = {
-        "format": FORMAT,
+        "format": manifest.format,
         "identity": manifest.identity,
         "keys": manifest.keys,
         "group_by": manifest.group_by,
         "options": dict(manifest.options),
         "schema": manifest.schema.to_json(),
         "parents": [asdict(parent) for parent in manifest.parents],
+        "forgotten": [asdict(one) | {"date": ""} for one in manifest.forgotten],
     }
     digest.update(json.dumps(head, sort_keys=True, separators=(",", ":")).encode())
     for name in sorted(tables):

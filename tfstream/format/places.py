@@ -9,7 +9,7 @@ import numpy as np
 from tfstream import order
 from tfstream.entries import Layout, Parts
 from tfstream.errors import UsageError
-from tfstream.format.layout import layout_of
+from tfstream.format.layout import layout_of, rows_of
 from tfstream.format.subset import Subset
 from tfstream.order import NUMPY, Spec
 from tfstream.share import WHOLE, Share
@@ -17,6 +17,7 @@ from tfstream.share import WHOLE, Share
 _KEPT_WINDOWS = 4
 """Windows whose rows are held, so that the steps of a window are not computed one by one."""
 _KEPT_EPOCHS = 8
+_EPOCHS = 1 << 62
 _ENTRIES = 4096
 """Entries whose keyed ranks are looked through at the same time."""
 
@@ -60,9 +61,25 @@ class Places:
             weights=spec.weights,
             cut=(spec.batch_size, spec.remainder),
         )
+        self._check_numbers()
         self._sequence = lru_cache(_KEPT_EPOCHS)(self._compute_sequence)
         self._entries = lru_cache(1)(self._by_block)
         self._window = lru_cache(_KEPT_WINDOWS)(self._compute_window)
+
+    def _check_numbers(self) -> None:
+        """Refuse a spec that tells other sizes of its subset than it has."""
+        spec, layout = self._spec, self._layout
+        here = {"rows": self._subset.rows, "blocks": len(self._subset.blocks)}
+        if layout is not None:
+            here["rows"] = rows_of(layout)
+        found = {name: getattr(spec, name) for name in here}
+        if spec.batches == "group" and layout is not None and layout.sizes is not None:
+            full = int(np.count_nonzero(layout.sizes == spec.batch_size))
+            here["full_batches"], found["full_batches"] = full, spec.full_batches
+            if layout.sizes[full:].tolist() != list(spec.tails):
+                raise UsageError("the spec has other tails than its groups")
+        if found != here:
+            raise UsageError(f"the spec has {found}, its subset {here}")
 
     def reads(self, epoch: int, window: int) -> np.ndarray:
         """Ordinals of the blocks that a window reads, in this order; (reads,) int64."""
@@ -220,6 +237,8 @@ class Places:
         return sequence, starts
 
     def _compute_window(self, epoch: int, window: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        if not 0 <= window < self._spec.windows_per_epoch or not 0 <= epoch < _EPOCHS:
+            raise UsageError(f"there is no window {window} in epoch {epoch}")
         sequence, _ = self._sequence(epoch)
         found = order.window_of(
             NUMPY, self._spec, sequence, epoch, window, layout=self._layout, share=self._share

@@ -14,16 +14,14 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from tfstream import storage
-from tfstream.errors import CorruptionError, StorageError, UsageError
+from tfstream.errors import CorruptionError, UsageError
+from tfstream.format import damage, index_files, parquet
 from tfstream.format.index_files import generation_folder
 from tfstream.format.manifest import Catalog
 from tfstream.storage import Place, PlaceT
 
 ROW_GROUP_ROWS = 1 << 20
 """Rows of a row group of the files by source."""
-
-_PARQUET_ERRORS = (OSError, UnicodeDecodeError, ValueError, IndexError, pa.ArrowException)
-"""What reading a damaged Parquet file ends in."""
 
 _BY_ROW = pa.schema([("source", pa.int32()), ("source_row", pa.int64())])
 _BY_SOURCE = pa.schema([("row_id", pa.int64())])
@@ -93,7 +91,8 @@ def shard_provenance(catalog: Catalog, shard: int) -> tuple[NDArray[Any], NDArra
     """
     generation, first = _generation([p.shards for p in catalog.manifest.parents], shard)
     path = by_row_path(generation_folder(catalog.folder, generation), shard - first)
-    table = _read(path, None, _BY_ROW)
+    rows = catalog.shards["rows"][shard].as_py()
+    table = _read(catalog, path, None, _BY_ROW, rows)
     source, row = (np.asarray(table[name].to_numpy(), np.int64) for name in _BY_ROW.names)
     if digest_of(source, row) != catalog.shards["provenance_sha256"][shard].as_py():
         raise CorruptionError(f"{path} is not what was written for shard {shard}; convert again")
@@ -147,7 +146,7 @@ def row_ids_of(catalog: Catalog, source: int, source_rows: NDArray[Any]) -> NDAr
     found = np.empty(len(groups), np.int64)
     for group in np.unique(groups):
         wanted = groups == group
-        ids = _read(path, int(group), _BY_SOURCE)["row_id"].to_numpy()
+        ids = _read(catalog, path, int(group), _BY_SOURCE, ROW_GROUP_ROWS)["row_id"].to_numpy()
         places = source_rows[wanted] - group * ROW_GROUP_ROWS
         if len(ids) <= places.max():
             raise _damaged(path, source)
@@ -175,14 +174,11 @@ def check_by_source(catalog: Catalog, source: int) -> None:
     generation, first = _generation([p.sources for p in catalog.manifest.parents], source)
     path = by_source_path(generation_folder(catalog.folder, generation), source - first)
     digest = hashlib.sha256()
-    try:
+    index_files.refuse_links(catalog.folder, path)
+    with damage.told(str(path)):
         groups = pq.read_metadata(storage.for_arrow(path)).num_row_groups
-    except StorageError:
-        raise
-    except _PARQUET_ERRORS as error:
-        raise CorruptionError(f"{path} cannot be read: {error}; convert again") from error
     for group in range(groups):
-        ids = _read(path, group, _BY_SOURCE)["row_id"].to_numpy()
+        ids = _read(catalog, path, group, _BY_SOURCE, ROW_GROUP_ROWS)["row_id"].to_numpy()
         digest.update(ids.astype("<i8").tobytes())
     if digest.hexdigest() != catalog.sources["by_source_sha256"][source].as_py():
         raise _damaged(path, source)
@@ -240,19 +236,12 @@ def by_source_path(folder: PlaceT, source: int) -> PlaceT:
     return folder / "provenance" / "by-source" / f"{source:05d}.parquet"
 
 
-def _read(path: Place, row_group: int | None, schema: pa.Schema) -> pa.Table:
+def _read(
+    catalog: Catalog, path: Place, row_group: int | None, schema: pa.Schema, rows: int
+) -> pa.Table:
     """A file, or a group of its rows, which must have these columns and no null."""
-    try:
-        with pq.ParquetFile(storage.for_arrow(path)) as file:
-            table = (
-                file.read(use_threads=False)
-                if row_group is None
-                else file.read_row_group(row_group, use_threads=False)
-            )
-    except StorageError:
-        raise
-    except _PARQUET_ERRORS as error:
-        raise CorruptionError(f"{path} cannot be read: {error}; convert again") from error
+    index_files.refuse_links(catalog.folder, path)
+    table = parquet.read(path, str(path), rows=rows, row_group=row_group)
     is_other = not table.schema.equals(schema)
     if is_other or any(table[name].null_count for name in schema.names):
         raise CorruptionError(f"{path} has other columns than were written; convert again")

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from tfstream.format import expressions
+from tfstream.format import damage, expressions
 from tfstream.format.manifest import Catalog
 from tfstream.format.schema import FIRST_CODE, Column
 
@@ -34,7 +34,12 @@ def possible_blocks(catalog: Catalog, conditions: Sequence[expressions.Node]) ->
     A block that cannot is told with certainty, one that may need not. The conditions must be about
     columns of the schema, else they decide nothing.
     """
-    spans = _Spans(catalog)
+    with damage.told(f"the statistics of {catalog.folder}"):
+        return _possible_blocks(_Spans(catalog), conditions)
+
+
+def _possible_blocks(spans: _Spans, conditions: Sequence[expressions.Node]) -> NDArray[Any]:
+    catalog = spans.catalog
     some = np.ones(len(spans.firsts), bool)
     for condition in conditions:
         some &= _may(condition, spans).hold

@@ -15,11 +15,10 @@ from numpy.typing import NDArray
 from tfstream import storage
 from tfstream.errors import CorruptionError, UsageError
 from tfstream.format import block as blocks
-from tfstream.format import framing, index_files
+from tfstream.format import index_files
 from tfstream.format.manifest import Catalog
 from tfstream.format.schema import (
     FIRST_CODE,
-    HEADER,
     MASK,
     NULL_CODE,
     Column,
@@ -50,7 +49,7 @@ def read_block(catalog: Catalog, block: int, columns: Sequence[str] | None = Non
     schema = catalog.schema
     wanted = [schema[name] for name in (schema.names if columns is None else columns)]
     rows = int(catalog.block_rows[block])
-    with _checked(catalog, block) as features:
+    with _checked(catalog, block, wanted) as features:
         arrays = [_column(schema, column, features, rows, catalog) for column in wanted]
     return pa.table(arrays, names=[column.name for column in wanted])
 
@@ -66,6 +65,13 @@ class StoredRows:
     texts: dict[str, pa.Array]
     """For each column of uncoded text: (rows,) binary, empty where null."""
 
+    rows: int
+    """Number of rows."""
+
+    def __len__(self) -> int:
+        """Number of rows."""
+        return self.rows
+
     @classmethod
     def joined(cls, parts: Sequence[StoredRows]) -> StoredRows:
         """The rows of at least one part, one part after the other."""
@@ -74,6 +80,7 @@ class StoredRows:
             [np.concatenate([p.packs[i] for p in parts]) for i in range(len(first.packs))],
             {name: np.concatenate([p.missing[name] for p in parts]) for name in first.missing},
             {name: pa.concat_arrays([p.texts[name] for p in parts]) for name in first.texts},
+            sum(map(len, parts)),
         )
 
 
@@ -90,7 +97,7 @@ def read_stored(catalog: Catalog, block: int, schema: Schema, keep: NDArray[Any]
         CorruptionError: if the bytes are not those that were written.
     """
     whole, rows = catalog.schema, len(keep)
-    with _checked(catalog, block) as features:
+    with _checked(catalog, block, schema.columns) as features:
         stored = {
             column.name: _packed(whole, column, features, rows)[keep]
             for column in schema.columns
@@ -104,30 +111,56 @@ def read_stored(catalog: Catalog, block: int, schema: Schema, keep: NDArray[Any]
                 for name in schema.texts
                 if not schema[name].is_list
             },
+            int(keep.sum()),
         )
 
 
 @contextmanager
-def _checked(catalog: Catalog, block: int) -> Iterator[dict[str, list[bytes]]]:
-    """The features of a block; what fails with them is told as damage."""
+def _checked(
+    catalog: Catalog, block: int, columns: Sequence[Column]
+) -> Iterator[dict[str, list[bytes]]]:
+    """The features of some columns of a block; what fails with them is told as damage."""
     path = catalog.shard_path(int(catalog.block_shard[block]))
     index_files.refuse_links(catalog.folder, path)
-    framed = storage.read_range(
-        path, int(catalog.block_offset[block]), int(catalog.block_size[block])
-    )
+    records, (start, stop) = _read_for(catalog, block, columns)
+    framed = storage.read_range(path, int(catalog.block_offset[block]) + start, stop - start)
     with _told(catalog, block):
-        yield decoded(catalog, block, framed)
+        yield decoded(catalog, block, framed, records)
 
 
-def decoded(catalog: Catalog, block: int, framed: bytes) -> dict[str, list[bytes]]:
+def _read_for(
+    catalog: Catalog, block: int, columns: Sequence[Column]
+) -> tuple[range, tuple[int, int]]:
+    """From the first record to the last that hold something of some columns, and their bytes."""
+    schema, where = catalog.schema, blocks.layout(catalog.schema)
+    names = {pack.name for pack in schema.packs if any(c.name in pack.columns for c in columns)}
+    names |= {MASK for column in columns if column.nullable}
+    for features in (schema.texts, schema.validities):
+        names |= {features[column.name] for column in columns if column.name in features}
+    found = [where.record_of(name) for name in names] or [0]
+    low, high = min(found), max(found) + 1
+    rows, size = int(catalog.block_rows[block]), int(catalog.block_size[block])
+    begins = [begin + width * rows for begin, width in where.records] + [size]
+    return range(low, high), (begins[low], begins[high])
+
+
+def decoded(
+    catalog: Catalog, block: int, framed: bytes, records: range | None = None
+) -> dict[str, list[bytes]]:
     """The features of a block from its framed bytes, checked.
+
+    Args:
+        catalog: the data set.
+        block: its ordinal.
+        framed: the bytes of consecutive records.
+        records: which ones; all if None.
 
     Raises:
         CorruptionError: if the bytes are not those that were written.
     """
     with _told(catalog, block):
-        features = blocks.decode(framing.unframe(framed))
-        _check_header(catalog, block, features[HEADER][0])
+        header, features = blocks.unframed(catalog.schema, framed, records)
+        _check_header(catalog, block, header)
         return features
 
 
@@ -151,13 +184,18 @@ def take(
     """Rows by their ids, in the order of the ids.
 
     Raises:
-        UsageError: if there is no such row or column.
+        UsageError: if there is no such row or column, or the row was forgotten.
         CorruptionError: if a block is not what was written.
     """
     ids = np.asarray(row_ids, np.int64).reshape(-1)
     outside = ids[(ids < 0) | (ids >= catalog.rows)]
     if len(outside):
         raise UsageError(f"row ids go from 0 to {catalog.rows - 1}, there is no row {outside[0]}")
+    for one in catalog.manifest.forgotten:
+        edges = np.array(one.ranges).reshape(-1)
+        gone = ids[np.searchsorted(edges, ids, side="right") % 2 == 1]
+        if len(gone):
+            raise UsageError(f"row {gone[0]} was forgotten on {one.date}")
     found = np.searchsorted(catalog.block_first, ids, side="right") - 1
     parts, places = [], np.empty(len(ids), np.int64)
     taken = 0
@@ -173,8 +211,7 @@ def take(
     return pa.concat_tables(parts).take(pa.array(places)).combine_chunks()
 
 
-def _check_header(catalog: Catalog, block: int, data: bytes) -> None:
-    header = blocks.Header.decode(data)
+def _check_header(catalog: Catalog, block: int, header: blocks.Header) -> None:
     expected = blocks.Header(
         first_row=int(catalog.block_first[block]),
         rows=int(catalog.block_rows[block]),

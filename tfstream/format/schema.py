@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -16,6 +16,10 @@ from tfstream.errors import DataError, UsageError
 
 PACK_COLUMNS = 32
 """Columns of a pack at most, so that reading a few of many columns decodes a few packs."""
+
+RECORD_ROW_BYTES = 256
+"""Bytes of a row from which on a block goes on in another record, so that few of many columns are
+read without the others."""
 
 VOCABULARY_SIZE = 65_536
 """Distinct values up to which a string column is stored as codes."""
@@ -190,10 +194,23 @@ class Schema:
         mask = ((MASK, self.mask_bytes),) if self.masked else ()
         return (*mask, *((pack.name, pack.row_bytes) for pack in self.packs))
 
+    @functools.cached_property
+    def records(self) -> tuple[tuple[tuple[str, int], ...], ...]:
+        """The records of a block: each its features of `fixed_features`; texts are in the last."""
+        found: list[list[tuple[str, int]]] = [[]]
+        rest = self.row_bytes
+        for feature in self.fixed_features:
+            # What is left over at the end is no record of its own.
+            if _width(found[-1]) >= RECORD_ROW_BYTES <= rest:
+                found.append([])
+            found[-1].append(feature)
+            rest -= feature[1]
+        return tuple(map(tuple, found))
+
     @property
     def row_bytes(self) -> int:
         """Bytes of a row in a block, without its texts."""
-        return sum(width for _, width in self.fixed_features)
+        return _width(self.fixed_features)
 
     def to_json(self) -> list[dict[str, Any]]:
         """The columns as plain values."""
@@ -206,6 +223,10 @@ class Schema:
         for column in columns:
             _ = column.arrow
         return cls(columns)
+
+
+def _width(features: Iterable[tuple[str, int]]) -> int:
+    return sum(width for _, width in features)
 
 
 @functools.cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -35,10 +35,12 @@ class Subset:
 
     @classmethod
     def whole(cls, catalog: Catalog) -> Subset:
-        """Every row."""
+        """Every row that was not forgotten."""
         blocks = np.arange(len(catalog.block_rows))
         lines = np.zeros((0, bits.width_of(catalog.block_rows)), np.uint8)
-        return cls(catalog=catalog, blocks=blocks, line=np.full(len(blocks), -1), lines=lines)
+        whole = cls(catalog=catalog, blocks=blocks, line=np.full(len(blocks), -1), lines=lines)
+        ranges = [pair for one in catalog.manifest.forgotten for pair in one.ranges]
+        return replace(whole.without(Without.of(ranges)), recipe=()) if ranges else whole
 
     def made_by(self, steps: Sequence[Step]) -> Subset:
         """What is left after more steps.

@@ -12,11 +12,10 @@ import numpy as np
 
 from tfstream import storage
 from tfstream.errors import UsageError
-from tfstream.lineage import description, log, table, tally
+from tfstream.lineage import attempts, description, log, table, tally
 from tfstream.lineage.description import Description
 from tfstream.lineage.passes import Passes
 from tfstream.lineage.records import Attempt, End, Steps, WindowShards
-from tfstream.lineage.run import attempts_in, log_path
 from tfstream.lineage.spool import Spool
 from tfstream.lineage.told import Told
 from tfstream.pipeline.control import Entry
@@ -64,7 +63,8 @@ class LineageCallback(StreamCallback):
         Args:
             folder: the run's, or its URL, see `lineage.spool`; a new one, or that of an earlier
                 attempt with the same streams.
-            stream: what the model is trained on.
+            stream: what the model is trained on. Of several workers each has a share, and a log of
+                its own in the same folder.
             validation: what it is validated on; its steps are logged unless it is `stream` itself.
             metrics: names of metrics to log by step, such as "loss". The loss is that of the step;
                 others are as Keras tells them, mostly over the epoch so far. With several steps an
@@ -72,8 +72,8 @@ class LineageCallback(StreamCallback):
             flush_steps: steps after which the log is written, at least 1.
 
         Raises:
-            UsageError: if `flush_steps` is less than 1, the stream is a worker's share, or a
-                metric has the name of a column of `Run.steps`.
+            UsageError: if `flush_steps` is less than 1, or a metric has the name of a column of
+                `Run.steps`.
         """
         super().__init__(stream)
         if flush_steps < 1:
@@ -82,11 +82,6 @@ class LineageCallback(StreamCallback):
             raise UsageError(
                 f"metrics is a list of names other than {', '.join(table.STEPS.names)}; "
                 f"got {metrics!r}"
-            )
-        if stream.share != WHOLE:
-            raise UsageError(
-                "the log of a run has no place for a worker's share of the batches yet; "
-                "give the callback the whole stream, and fit its dataset()"
             )
         self._spool = Spool(storage.place(folder))
         self._validation, self._flush_steps = validation, flush_steps
@@ -284,7 +279,8 @@ class LineageCallback(StreamCallback):
     def _begin(self, first_step: int, *, goes_on: bool) -> None:
         """Open the log."""
         run = self._describe()
-        number = max(attempts_in(self._spool.folder), default=-1) + 1
+        share = self._stream.share
+        number = attempts.next_number(self._spool.folder, share, first_step)
         attempt = Attempt(
             number=number,
             first_step=first_step,
@@ -294,8 +290,10 @@ class LineageCallback(StreamCallback):
             metrics=self._told.names,
             began_s=time.time(),
             goes_on=goes_on and number > 0,
+            share=share,
+            validation_share=WHOLE if self._validation is None else self._validation.share,
         )
-        self._writer = log.Writer(log_path(self._spool.folder, number), attempt)
+        self._writer = log.Writer(attempts.log_path(self._spool.folder, number, share), attempt)
         self._spool.put(now=True)
         self._has_begun = True
         self._written, self._window_stop = attempt.first_step, -1
@@ -304,8 +302,8 @@ class LineageCallback(StreamCallback):
 
     def _last_step(self) -> int:
         """Where the attempts so far have ended."""
-        numbers = attempts_in(self._spool.folder)
-        steps = [log.steps_of(log.read(log_path(self._spool.folder, number))) for number in numbers]
+        found = attempts.leading(attempts.read_all(self._spool.folder)).values()
+        steps = [log.steps_of(one) for one in found]
         return max((int(found.max()) + 1 for found in steps if len(found)), default=0)
 
     def _settle_in_time(self) -> None:

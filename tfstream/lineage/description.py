@@ -15,14 +15,13 @@ from typing import Any
 from tfstream import storage
 from tfstream.cursor import parse_spec
 from tfstream.errors import DataError, ResumeError, UsageError
-from tfstream.format import recipe
+from tfstream.format import index_files, recipe
+from tfstream.format.document import FORMAT
 from tfstream.format.recipe import Step
 from tfstream.format.subset import Subset
 from tfstream.remote_path import RemotePath
 from tfstream.spec import Spec
 from tfstream.storage import Place
-
-FORMAT = 0
 
 NAME = "run.json"
 
@@ -93,7 +92,7 @@ def read(folder: Place) -> Description:
             f"there is no run in {folder}: {path} does not exist; give LineageCallback's folder"
         )
     try:
-        values: Any = json.loads(storage.read(path))
+        values: Any = json.loads(index_files.read_inside(folder, path))
     except (ValueError, RecursionError) as error:
         raise DataError(f"the run's description is not JSON: {error}. Where: {path}") from error
     parser = _Parser(path)
@@ -127,7 +126,9 @@ def claim(folder: Path, wanted: Description, place: Place) -> None:
                 "give another folder"
             )
         return
-    if folder.exists() and any(folder.iterdir()):
+    others = folder.iterdir() if folder.exists() else ()
+    # Another worker may be just writing the same description.
+    if any(not path.name.endswith(storage.DRAFT) for path in others):
         raise ResumeError(f"{place} holds something else than a run; give a new folder")
     folder.mkdir(parents=True, exist_ok=True)
     write(folder, wanted)
@@ -193,13 +194,19 @@ class _Parser:
         def optional(name: str) -> str | None:
             return None if found.get(name) is None else self.text(found[name], f"{field}.{name}")
 
+        spec = parse_spec(found.get("spec"), f"{self.path}: {field}.spec")
+        # Of the values as they stand there: a later tfstream may know more fields.
+        text = json.dumps(found["spec"], sort_keys=True, separators=(",", ":"))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        if found.get("spec_digest") != digest:
+            raise self.error(f"{field}.spec_digest", digest, found.get("spec_digest"))
         return Feed(
             dataset=self.text(found.get("dataset"), f"{field}.dataset"),
             folder=self.text(found.get("folder"), f"{field}.folder"),
             relative_folder=self.text(found.get("relative_folder"), f"{field}.relative_folder"),
             recipe=self.steps(found.get("recipe"), f"{field}.recipe"),
-            spec=parse_spec(found.get("spec"), f"{self.path}: {field}.spec"),
-            spec_digest=self.text(found.get("spec_digest"), f"{field}.spec_digest"),
+            spec=spec,
+            spec_digest=digest,
             features=self.texts(found.get("features"), f"{field}.features"),
             label=optional("label"),
             weight=optional("weight"),

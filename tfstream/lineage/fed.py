@@ -12,6 +12,7 @@ from tfstream.format.places import Places
 from tfstream.format.subset import Subset
 from tfstream.lineage import description
 from tfstream.lineage.description import Feed
+from tfstream.share import WHOLE, Share
 from tfstream.storage import Place
 
 
@@ -57,7 +58,17 @@ class Fed:
         """
         return description.subset_of(self.feed, Subset.whole(self.catalog))
 
-    @cached_property
+    @property
     def places(self) -> Places:
         """Where those rows come in each epoch."""
-        return Places(self.subset, self.feed.spec)
+        return self.places_of(WHOLE)
+
+    def places_of(self, share: Share) -> Places:
+        """Where a worker's part of those rows comes in each epoch."""
+        if share not in self._places:
+            self._places[share] = Places(self.subset, self.feed.spec, share)
+        return self._places[share]
+
+    @cached_property
+    def _places(self) -> dict[Share, Places]:
+        return {}

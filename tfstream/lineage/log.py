@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from tfstream import storage
 from tfstream.errors import CorruptionError, DataError, StorageError
-from tfstream.format import framing
+from tfstream.format import framing, index_files
 from tfstream.format.check import Finding
+from tfstream.format.document import FORMAT
 from tfstream.lineage import records, table
 from tfstream.lineage.records import (
-    FORMAT,
     Attempt,
     Checked,
     End,
@@ -101,10 +101,10 @@ def read(path: Place) -> Log:
     skipped and named.
 
     Raises:
-        DataError: if the file is no log of this format.
+        DataError: if the file is no log of this format, or a link out of its folder.
         StorageError: if it cannot be read.
     """
-    frames, findings, corrupt = _frames(storage.read(path), path.name)
+    frames, findings, corrupt = _frames(index_files.read_inside(path.parent, path), path.name)
     found = _decoded(path, frames)
     if not found:
         raise DataError(
@@ -120,7 +120,7 @@ def read(path: Place) -> Log:
     else:
         try:
             consumed = table.read(table.path_of(path), moved.sha256, attempt)
-        except (CorruptionError, StorageError) as error:
+        except (DataError, StorageError) as error:
             corrupt, consumed = True, table.logged(attempt, [], [])
             findings.append(Finding(where=table.path_of(path).name, what=str(error)))
     return Log(

@@ -3,7 +3,8 @@
 A log is a file of TFRecord frames. The first byte of a record is its kind:
 
     A   attempt: JSON with format, number of the attempt, its first step, the steps that it leaves
-        out, run's digest, versions, names of the metrics, when it began, what it goes on from
+        out, run's digest, versions, names of the metrics, when it began, what it goes on from, and
+        the worker's shares of the training's and the validation's batches
     W   window: epoch and window int64, when it was asked for and when it was there float64, then
         the ordinals of its shards, uint16 or uint32
     S   steps: first step and generation int64, steps uint32, when they were written float64, row,
@@ -21,15 +22,15 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
+from tfstream.format.document import FORMAT
 from tfstream.lineage.tally import UINT64, Piece
+from tfstream.share import WHOLE, Share
 from tfstream.skips import Skips
-
-FORMAT = 0
 
 PHASES = ("validation", "test")
 """Of what is no training; a record has the place in this list."""
@@ -62,6 +63,10 @@ class Attempt:
     """When it began."""
     goes_on: bool = False
     """Whether it began with the weights that the attempt before it had at its end."""
+    share: Share = WHOLE
+    """The worker's part of each batch."""
+    validation_share: Share = WHOLE
+    """The same of the validation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +170,9 @@ def decode(record: bytes, attempt: Attempt | None) -> Record:
         if attempt is None:
             return _decode_attempt(record)
         return _decode(record, attempt)
-    except (KeyError, TypeError, struct.error, AttributeError, OverflowError) as error:
+    except (
+        *(LookupError, TypeError, struct.error, AttributeError, OverflowError, RecursionError),
+    ) as error:
         raise ValueError(str(error)) from error
 
 
@@ -207,6 +214,8 @@ def _head(attempt: Attempt) -> dict[str, Any]:
         "metrics": attempt.metrics,
         "began_s": attempt.began_s,
         "goes_on": attempt.goes_on,
+        "share": asdict(attempt.share),
+        "validation_share": asdict(attempt.validation_share),
     }
 
 
@@ -224,7 +233,14 @@ def _decode_attempt(record: bytes) -> Attempt:
         metrics=tuple(map(str, values["metrics"])),
         began_s=float(values["began_s"]),
         goes_on=bool(values["goes_on"]),
+        share=_share(values["share"]),
+        validation_share=_share(values["validation_share"]),
     )
+
+
+def _share(values: Mapping[str, int]) -> Share:
+    names = ("index", "count", "replicas")
+    return Share(**{name: int(values[name]) for name in names})
 
 
 def _steps(record: Steps) -> bytes:

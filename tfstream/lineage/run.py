@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +19,7 @@ from tfstream.format.manifest import Catalog
 from tfstream.format.places import Places
 from tfstream.format.subset import Subset
 from tfstream.lineage import (
+    attempts,
     composition,
     coverage,
     description,
@@ -33,23 +33,11 @@ from tfstream.lineage.description import Description
 from tfstream.lineage.difference import Difference
 from tfstream.lineage.fed import Fed
 from tfstream.lineage.table import TESTS
-from tfstream.storage import Place, PlaceT
+from tfstream.storage import Place
 
 STEPS_OF = pa.schema(
     [("attempt", pa.int64()), ("step", pa.int64()), ("epoch", pa.int64()), ("row_id", pa.int64())]
 )
-_LOG_NAME = re.compile(r"attempt-(\d{3,})\.log")
-
-
-def log_path(folder: PlaceT, attempt: int) -> PlaceT:
-    """Where the log of an attempt lies."""
-    return folder / f"attempt-{attempt:03d}.log"
-
-
-def attempts_in(folder: Place) -> list[int]:
-    """The numbers of the attempts that have a log in the folder, ascending."""
-    names = (_LOG_NAME.fullmatch(path.name) for path in folder.glob("attempt-*.log"))
-    return sorted(int(name[1]) for name in names if name)
 
 
 def open_run(
@@ -85,15 +73,22 @@ class Run:
     """The data set's folder, if it was given."""
 
     @cached_property
-    def logs(self) -> dict[int, log.Log]:
-        """The log of each attempt, as far as it is whole.
+    def workers(self) -> dict[int, tuple[log.Log, ...]]:
+        """The logs of each attempt, as far as they are whole: one, or one for each worker.
 
         Raises:
             DataError: if a file is no log.
         """
-        return {
-            number: log.read(log_path(self.folder, number)) for number in attempts_in(self.folder)
-        }
+        return attempts.read_all(self.folder)
+
+    @property
+    def logs(self) -> dict[int, log.Log]:
+        """The log that speaks for each attempt: of several workers, of the one that got furthest.
+
+        Raises:
+            DataError: if a file is no log.
+        """
+        return attempts.leading(self.workers)
 
     @cached_property
     def training(self) -> Fed:
@@ -180,6 +175,7 @@ class Run:
         step: int | range | None = None,
         epoch: int | None = None,
         attempt: int | None = None,
+        worker: int | None = None,
     ) -> pa.Table:
         """The rows of a consumed step, or of several, in the order of the batches.
 
@@ -187,6 +183,7 @@ class Run:
             step: counted over the run; a range for those of its steps that the weights have seen.
             epoch: of the stream, in place of `step`: those of its steps that they have seen.
             attempt: for one step, the number of the attempt; the one that survived if None.
+            worker: for one step, the index of one of several workers; the rows of all if None.
 
         Returns:
             row_id, the keys of the row's group, shard (its path), row_in_shard, source (its path),
@@ -194,7 +191,7 @@ class Run:
             names is called group_ and its name.
 
         Raises:
-            UsageError: if the step was not consumed, or none of several.
+            UsageError: if the step was not consumed, or none of several, or the worker has no log.
         """
         if (step is None) is (epoch is None):
             raise UsageError("give either a step, or a range of steps, or an epoch")
@@ -208,7 +205,17 @@ class Run:
                 f"attempt {attempt} of {self.folder} has no step {step}; {_extent(steps)}"
             )
         place = divmod(step, self.description.training.spec.steps_per_epoch)
-        return whereabouts.describe_rows(self.catalog, self.places.rows_of(*place))
+        places = self.places if worker is None else self._places_of(attempt, worker)
+        return whereabouts.describe_rows(self.catalog, places.rows_of(*place))
+
+    def _places_of(self, attempt: int, worker: int) -> Places:
+        shares = {one.attempt.share.index: one.attempt.share for one in self.workers[attempt]}
+        if worker not in shares:
+            raise UsageError(
+                f"attempt {attempt} of {self.folder} has no log of worker {worker}; there are "
+                f"those of {', '.join(map(str, shares))}"
+            )
+        return self.training.places_of(shares[worker])
 
     def test_rows(self, *, step: int) -> pa.Table:
         """The rows of a step of `tests`, in the order of the batch; columns as of `rows`.

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from tfstream import order, storage
 from tfstream.errors import CorruptionError
+from tfstream.format import damage, index_files, parquet
 from tfstream.lineage.records import Attempt, Checked, Metrics, Steps, WindowShards
 from tfstream.order import NUMPY, Spec
 from tfstream.storage import Place, PlaceT
@@ -156,13 +157,14 @@ def read(path: Place, sha256: str, attempt: Attempt) -> pa.Table:
         CorruptionError: if the file is not what was written.
         StorageError: if it cannot be read.
     """
+    index_files.refuse_links(path.parent, path)
     found = storage.sha256(path)
     if found != sha256:
         raise CorruptionError(f"its SHA-256 is {found}, expected {sha256}")
     schema = _schema(LOGGED, attempt.metrics)
-    return (
-        pq.ParquetFile(storage.for_arrow(path)).read(schema.names, use_threads=False).cast(schema)
-    )
+    table = parquet.read(path, str(path), columns=schema.names)
+    with damage.told(str(path)):
+        return table.cast(schema)
 
 
 def _schema(fixed: pa.Schema, metrics: Sequence[str]) -> pa.Schema:

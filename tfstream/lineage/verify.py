@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,8 +12,8 @@ from tfstream import fingerprint
 from tfstream.errors import CorruptionError, TfstreamError
 from tfstream.format import check
 from tfstream.format.check import Finding
-from tfstream.format.places import Places
 from tfstream.lineage import labels
+from tfstream.lineage.attempts import log_path
 from tfstream.lineage.log import steps_of
 from tfstream.order import NUMPY, window_with
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from tfstream.lineage.fed import Fed
     from tfstream.lineage.log import Log
     from tfstream.lineage.run import Run
+    from tfstream.share import Share
+    from tfstream.storage import Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +47,13 @@ def findings(run: Run, *, deep: bool) -> Iterator[Finding]:
             step.
     """
     try:
-        logs = run.logs
+        workers = run.workers
     except TfstreamError as error:
         yield Finding(where=str(run.folder), what=str(error))
         return
-    for number, log in logs.items():
-        yield from _check_log(number, log, run.description.digest)
+    logs = [log for found in workers.values() for log in found]
+    yield from _check_attempts(run.folder, workers)
+    yield from _check_logs(workers, run.description.digest)
     try:
         catalog = run.catalog
     except TfstreamError as error:
@@ -59,14 +62,16 @@ def findings(run: Run, *, deep: bool) -> Iterator[Finding]:
     yield from check.check_dataset(catalog, sources=True)
     try:
         # A condition on other columns than the keys reads blocks, which may be damaged.
-        subset, places = run.subset, run.places
+        subset, _ = run.subset, run.places
     except TfstreamError as error:
         yield Finding(where=str(catalog.folder), what=str(error))
         return
-    yield from _check_shards(logs, places, subset)
-    names = {number: log.path.name for number, log in logs.items()}
-    yield from _check_steps(run.training, _logged(logs), names, deep=deep)
-    if not any(log.tests for log in logs.values()):
+    yield from _check_shards(logs, run.training, subset)
+    for share, own in _by_share(logs, lambda log: log.attempt.share):
+        names = {number: log.path.name for number, log in own.items()}
+        yield from _check_steps(run.training, share, _logged(own), names, deep=deep)
+    tested = [log for log in logs if log.tests]
+    if not tested:
         return
     if run.validation is None:
         yield Finding(where=str(run.folder), what="it has steps of a validation that is not told")
@@ -76,8 +81,63 @@ def findings(run: Run, *, deep: bool) -> Iterator[Finding]:
     except TfstreamError as error:
         yield Finding(where=run.validation.feed.folder, what=str(error))
         return
-    names = {number: f"{name}, validation" for number, name in names.items()}
-    yield from _check_steps(run.validation, _tested(logs), names, deep=deep)
+    for share, own in _by_share(tested, lambda log: log.attempt.validation_share):
+        names = {number: f"{log.path.name}, validation" for number, log in own.items()}
+        yield from _check_steps(run.validation, share, _tested(own), names, deep=deep)
+
+
+def _by_share(
+    logs: Sequence[Log], share_of: Callable[[Log], Share]
+) -> Iterator[tuple[Share, dict[int, Log]]]:
+    """The logs that have one share each, by a number that tells them apart."""
+    for share in dict.fromkeys(map(share_of, logs)):
+        yield share, {i: log for i, log in enumerate(logs) if share_of(log) == share}
+
+
+def _check_workers(logs: Sequence[Log]) -> Iterator[Finding]:
+    """See that all workers of an attempt have a log and, if training came to its end, its steps."""
+    shares = [log.attempt.share for log in logs]
+    name, count = logs[0].path.name, shares[0].count
+    for log, share in zip(logs, shares, strict=True):
+        if log.path != log_path(log.path.parent, log.attempt.number, share):
+            yield Finding(
+                where=log.path.name, what=f"the log is of worker {share.index} of {share.count}"
+            )
+    if len({share.count for share in shares}) > 1:
+        yield Finding(where=name, what="other logs of the attempt are of more or fewer workers")
+        return
+    for index in sorted(set(range(count)) - {share.index for share in shares}):
+        yield Finding(where=name, what=f"worker {index} of {count} has no log of this attempt")
+    if any(log.end is not None for log in logs):
+        longest = max(logs, key=lambda log: log.consumed.num_rows)
+        steps = steps_of(longest)
+        for log in logs:
+            if not np.array_equal(steps_of(log), steps):
+                yield Finding(
+                    where=log.path.name, what=f"its steps are not those of {longest.path.name}"
+                )
+
+
+def _check_logs(workers: Mapping[int, Sequence[Log]], run: str) -> Iterator[Finding]:
+    for number, found in workers.items():
+        for log in found:
+            yield from _check_log(number, log, run)
+        yield from _check_workers(found)
+
+
+def _check_attempts(folder: Place, workers: Mapping[int, Sequence[Log]]) -> Iterator[Finding]:
+    """Name the logs that are gone; that of the last attempt is missed only by its Parquet file."""
+    there = {_stem(log.path) for found in workers.values() for log in found}
+    gone = {_stem(path) for path in folder.glob("attempt-*.parquet")} - there
+    stems = {stem[: len("attempt-000")] for stem in gone}
+    numbers = set(range(max(workers, default=-1) + 1)) - set(workers)
+    gone |= {_stem(log_path(folder, number)) for number in numbers} - stems
+    for name in sorted(gone):
+        yield Finding(where=f"{name}.log", what="the log of this attempt is missing")
+
+
+def _stem(path: Place) -> str:
+    return path.name.removesuffix(path.suffix)
 
 
 def _check_log(number: int, log: Log, run: str) -> Iterator[Finding]:
@@ -107,9 +167,10 @@ def _missing(name: str, start: int, stop: int) -> Finding:
     return Finding(where=name, what=f"step {stop} follows on step {start - 1}")
 
 
-def _check_shards(logs: Mapping[int, Log], places: Places, subset: Subset) -> Iterator[Finding]:
+def _check_shards(logs: Sequence[Log], fed: Fed, subset: Subset) -> Iterator[Finding]:
     """Compare the shards that were logged with those that the order leads to."""
-    for log in logs.values():
+    for log in logs:
+        places = fed.places_of(log.attempt.share)
         for logged in log.windows:
             try:
                 blocks = places.reads(logged.epoch, logged.window)
@@ -152,11 +213,11 @@ def _tested(logs: Mapping[int, Log]) -> _Logged:
 
 
 def _check_steps(
-    fed: Fed, logged: _Logged, names: Mapping[int, str], *, deep: bool
+    fed: Fed, share: Share, logged: _Logged, names: Mapping[int, str], *, deep: bool
 ) -> Iterator[Finding]:
     """Recompute the fingerprints, window by window; names are those of the attempts' logs."""
     feed = fed.feed
-    spec, places = feed.spec, fed.places
+    spec, places = feed.spec, fed.places_of(share)
     epochs, in_epoch = np.divmod(logged.step, spec.steps_per_epoch)
     windows = window_with(NUMPY, spec, in_epoch)
     order = np.lexsort((in_epoch, windows, epochs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,8 +24,8 @@ class Tables:
     """What the records of a window hold, decoded; each feature of a block when first asked for."""
 
     schema: Schema
-    records: Tensor | None
-    """(reads,) string: the blocks; None where `made` has all that is needed."""
+    records: Mapping[int, Tensor]
+    """Of each block the records, (reads,) string, that hold what `made` does not have."""
     rows: Tensor
     """(reads,) int64: rows of each."""
     made: dict[str, Tensor] = field(default_factory=dict)
@@ -48,7 +49,9 @@ class Tables:
             width = where.row_bytes[name]
             start = where.starts[name] + where.widths[name] * self.rows
             cut = tf.strings.substr(
-                self.records, tf.cast(start, tf.int32), tf.cast(width * self.rows, tf.int32)
+                self.records[where.record[name]],
+                tf.cast(start, tf.int32),
+                tf.cast(width * self.rows, tf.int32),
             )
             dtype = self.dtype(name)
             decoded = DECODED.get(dtype.name, tf.as_dtype(dtype.newbyteorder("=")))
@@ -60,7 +63,8 @@ class Tables:
     def texts(self, name: str) -> Tensor:
         """All values of a text feature of all blocks."""
         if name not in self.made:
-            parsed = tf.io.parse_example(self.records, {name: tf.io.RaggedFeature(tf.string)})
+            last = self.records[len(self.schema.records) - 1]
+            parsed = tf.io.parse_example(last, {name: tf.io.RaggedFeature(tf.string)})
             self.made[name] = parsed[name].flat_values
         return self.made[name]
 

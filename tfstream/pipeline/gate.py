@@ -89,6 +89,12 @@ class Gate:
             return tf.identity(window)
 
 
+    def folder_of(self, number: Tensor, window: Tensor) -> Tensor:
+        """In the graph: where the blocks of a window lie for a pass, () string."""
+        text = tf.strings.as_string
+        return tf.strings.join([self.folder, "/", text(number), "-", text(window)])
+
+
 class _Serving:
     """What the threads share; it must not hold the gate, which ends them."""
 

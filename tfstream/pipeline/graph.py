@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tfstream import order
 from tfstream.fingerprint import fingerprints
-from tfstream.format import expressions
+from tfstream.format import block, expressions
 from tfstream.format.subset import Subset
 from tfstream.order import Spec
 from tfstream.pipeline import bitmaps, decode, records
@@ -67,8 +67,8 @@ class _Place:
     """Step of the epoch before which it ends."""
     generation: Tensor
     tap: Tensor
-    number: Tensor
-    """Of the pass, if there is a gate."""
+    number: Tensor | None = None
+    """Of the pass, where there is a gate."""
 
 
 class _Prepared(NamedTuple):
@@ -118,7 +118,7 @@ class Plan:
         )
         self.bitmaps = bitmaps.bitmaps_of(subset)
         self.layout = None if layout is None else layout.mapped(tf.constant)
-        self.needed = _needed(self)
+        self.needed, self.records = _needed(self)
 
     @property
     def kept(self) -> Tensor:
@@ -200,31 +200,31 @@ def _windows(
     ) -> tf.data.Dataset:
         sequence = order.epoch_of(TENSORFLOW, spec, plan.kept, epoch, layout=plan.layout)
         low, high = (order.window_with(TENSORFLOW, spec, step) for step in (start, stop - 1))
-        windows, number = tf.data.Dataset.range(low, high + 1), tf.zeros([], tf.int64)
+        windows, number = tf.data.Dataset.range(low, high + 1), ()
         if plan.gate is not None:
-            number = plan.gate.ask(epoch, low, high)
-            windows = windows.map(_as_is(functools.partial(plan.gate.wait, number)))
+            number = (plan.gate.ask(epoch, low, high),)
+            windows = windows.map(_as_is(functools.partial(plan.gate.wait, *number)))
         if plan.skipped is not None:
             windows = windows.filter(
                 _as_is(
                     lambda window: tf.reduce_any(
-                        _wanted(plan, _Place(epoch, window, start, stop, generation, tap, number))[
-                            1
-                        ]
+                        _wanted(plan, _Place(epoch, window, start, stop, generation, tap))[1]
                     )
                 )
             )
         return windows.map(
             _as_is(
                 lambda window: (
-                    *(epoch, window, start, stop, generation, tap, number),
+                    *(epoch, window, start, stop, generation, tap, *number),
                     *sequence.arrays,
                 )
             )
         )
 
+    fields = 6 if plan.gate is None else 7
+
     def make(*values: Tensor) -> Any:  # noqa: ANN401 - nested tensors
-        place, sequence = _Place(*values[:7]), order.Epoch(*values[7:])
+        place, sequence = _Place(*values[:fields]), order.Epoch(*values[fields:])
         return _window(plan, place, sequence, fingerprinted=fingerprinted, until=until)
 
     return epochs.flat_map(_as_is(windows_of)).map(
@@ -264,7 +264,7 @@ def _picked(plan: Plan, windows: tf.data.Dataset, *, parallelism: int) -> tf.dat
 
     def pick(part: Tensor, window: _Prepared) -> Any:  # noqa: ANN401 - nested tensors
         schema = plan.subset.catalog.schema
-        tables = Tables(schema, records=None, rows=window.rows, made=dict(window.made))
+        tables = Tables(schema, records={}, rows=window.rows, made=dict(window.made))
         lines = slice(part * steps, (part + 1) * steps)
         others = {name: values[lines] for name, values in window.others.items()}
         return _batch(plan, WindowColumns(tables, window.places[lines]), others)
@@ -273,21 +273,30 @@ def _picked(plan: Plan, windows: tf.data.Dataset, *, parallelism: int) -> tf.dat
     return parts.map(_as_is(pick), num_parallel_calls=parallelism, deterministic=True).unbatch()
 
 
-def _needed(plan: Plan) -> tuple[str, ...]:
-    """The features of a block that batches need: tried out on a graph that never runs."""
+def _needed(plan: Plan) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """The features that batches are picked from, and the records with these, label and weight.
+
+    Tried out on a graph that never runs.
+    """
     names: list[str] = []
+    records: set[int] = set()
 
     def look(blocks: Tensor, rows: Tensor, places: Tensor) -> Any:  # noqa: ANN401 - nested tensors
-        tables = Tables(plan.subset.catalog.schema, records=blocks, rows=rows)
+        schema = plan.subset.catalog.schema
+        same = dict.fromkeys(range(len(schema.records)), blocks)
+        tables = Tables(schema, records=same, rows=rows)
         batch = _features(plan, WindowColumns(tables, places))
         names.extend(tables.made)
-        return batch
+        others = _others(plan, WindowColumns(tables, places), None)[0]
+        records.update(map(block.layout(schema).record_of, tables.made))
+        return batch, others
 
     integers = (tf.TensorSpec(shape, tf.int64) for shape in ([None], [None, None]))
     tf.function(look, autograph=False).get_concrete_function(
         tf.TensorSpec([None], tf.string), *integers
     )
-    return tuple(names)
+    # Without any feature, the headers are still read.
+    return tuple(names), tuple(sorted(records)) or (0,)
 
 
 def _window(
@@ -306,9 +315,10 @@ def _window(
     picks = tf.boolean_mask(found.picks, wanted)
     if until == "order":
         return found.blocks, picks
-    blocks, headers = records.read(plan, found.blocks, (place.number, place.window))
+    folder = None if place.number is None else plan.gate.folder_of(place.number, place.window)
+    blocks, headers = records.read(plan, found.blocks, folder)
     if until == "reading":
-        return picks, blocks
+        return picks, list(blocks.values())
     rows = plan.rows(found.blocks)
     longest = tf.reduce_max(rows)
     mask = tf.range(longest)[tf.newaxis] < rows[:, tf.newaxis]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import tensorflow as tf
@@ -16,25 +17,60 @@ Tensor = Any
 _as_is = tf.autograph.experimental.do_not_convert
 
 
-def read(plan: Plan, blocks: Tensor, handed: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    """The records of some blocks, checked, and the first row ids that their headers tell.
+def read(
+    plan: Plan, blocks: Tensor, folder: Tensor | None = None
+) -> tuple[dict[int, Tensor], Tensor]:
+    """What `plan` needs of some blocks, checked.
 
     Args:
         plan: where they lie.
         blocks: (reads,) int64, places in the subset.
-        handed: pass and window for which a gate, if there is one, handed them out.
-    """
-    shards, offsets = tf.gather(plan.shard, blocks), tf.gather(plan.offset, blocks)
-    paths, count = tf.gather(plan.paths, shards), tf.size(blocks, tf.int64)
-    if plan.gate is not None:
-        number, window, name = map(tf.strings.as_string, (*handed, plan.ordinal(blocks)))
-        folder = tf.strings.join([plan.gate.folder, "/", number, "-", window, "/"])
-        paths, offsets = tf.strings.join([folder, name]), tf.zeros_like(offsets)
+        folder: where a gate handed them out, each a file so called; None if they are read in place.
 
-    records = _records(paths, offsets)
-    is_whole = tf.size(records, tf.int64) == count
+    Returns:
+        By record of a block, those of all blocks, (blocks,) string; and the first row ids that
+        their headers tell, (blocks,) int64.
+    """
+    found: dict[int, Tensor] = {}
+    for first, count in _runs(plan.records):
+        lines = _read(plan, blocks, (first, count), folder)
+        # A slice would copy the only record of narrow rows.
+        alone = count == 1
+        found |= {first + i: lines if alone else lines[i::count] for i in range(count)}
+    firsts = [_checked(plan, blocks, index, found[index]) for index in found]
+    with tf.control_dependencies(firsts):
+        return {index: tf.identity(records) for index, records in found.items()}, firsts[0]
+
+
+def _runs(records: Sequence[int]) -> list[tuple[int, int]]:
+    """The numbers, which ascend, as (first, count) of those that follow each other."""
+    runs: list[tuple[int, int]] = []
+    for index in records:
+        if runs and sum(runs[-1]) == index:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1)
+        else:
+            runs.append((index, 1))
+    return runs
+
+
+def _read(plan: Plan, blocks: Tensor, run: tuple[int, int], folder: Tensor | None) -> Tensor:
+    """Some records that follow each other, of block after block, (blocks · each,) string."""
+    first, each = run
+    begin, width = block.layout(plan.subset.catalog.schema).records[first]
+    if folder is None:
+        paths = tf.gather(plan.paths, tf.gather(plan.shard, blocks))
+        offsets = tf.gather(plan.offset, blocks) + begin
+    else:
+        names = tf.strings.as_string(plan.ordinal(blocks))
+        paths = tf.strings.join([folder, names], separator="/")
+        offsets = tf.fill(tf.shape(blocks), tf.constant(begin, tf.int64))
+    if width:
+        offsets += width * plan.rows(blocks)
+    count = tf.size(blocks, tf.int64)
+    records = _records(paths, offsets, each)
+    is_whole = tf.size(records, tf.int64) == count * each
     # TensorFlow's own error names no file: once there is one, it is looked for block by block.
-    absent = tf.cond(is_whole, lambda: count, lambda: _first_unreadable(paths, offsets))
+    absent = tf.cond(is_whole, lambda: count, lambda: _first_unreadable(paths, offsets, each))
     here = _at(plan, blocks, tf.minimum(absent, count - 1))
     complete = tf.debugging.Assert(
         is_whole,
@@ -45,7 +81,11 @@ def read(plan: Plan, blocks: Tensor, handed: tuple[Tensor, Tensor]) -> tuple[Ten
         ],
     )
     with tf.control_dependencies([complete]):
-        records = tf.identity(records)
+        return tf.identity(records)
+
+
+def _checked(plan: Plan, blocks: Tensor, index: int, records: Tensor) -> Tensor:
+    """The first row ids in the headers of one record of each block, once all are as planned."""
     start = block.layout(plan.subset.catalog.schema).header
     first, rows, token = (
         tf.io.decode_raw(tf.strings.substr(records, start + skip, size), dtype)[:, 0]
@@ -54,7 +94,7 @@ def read(plan: Plan, blocks: Tensor, handed: tuple[Tensor, Tensor]) -> tuple[Ten
     right = (
         (first == tf.gather(plan.first, blocks))
         & (tf.cast(rows, tf.int64) == plan.rows(blocks))
-        & (token == tf.gather(plan.tokens, shards))
+        & (token == tf.gather(plan.tokens, tf.gather(plan.shard, blocks)) + index)
     )
     here = _at(plan, blocks, tf.argmin(tf.cast(right, tf.int32)))
     expected = tf.debugging.Assert(
@@ -62,32 +102,35 @@ def read(plan: Plan, blocks: Tensor, handed: tuple[Tensor, Tensor]) -> tuple[Ten
         [tf.strings.join([here, " holds other rows, of another block or conversion", _ADVICE])],
     )
     with tf.control_dependencies([expected]):
-        return tf.identity(records), tf.identity(first)
+        return tf.identity(first)
 
 
-def _records(paths: Tensor, offsets: Tensor) -> Tensor:
-    """The records at these places, (places,) string; fewer if one cannot be read."""
+def _records(paths: Tensor, offsets: Tensor, each: int) -> Tensor:
+    """As many records from each of these places, (places · each,); fewer if one is unreadable."""
     places = tf.data.Dataset.from_tensor_slices((paths[:, tf.newaxis], offsets[:, tf.newaxis]))
 
+    def from_place(path: Tensor, offset: Tensor) -> tf.data.Dataset:
+        return _from(path, offset, each)
+
     def read(_: Tensor) -> Tensor:
-        records = _by_one_thread(places.flat_map(_as_is(_record)))
-        return records.batch(tf.size(paths, tf.int64)).get_single_element()
+        records = _by_one_thread(places.flat_map(_as_is(from_place)))
+        return records.batch(tf.size(paths, tf.int64) * each).get_single_element()
 
     nothing = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string))
     found = tf.data.Dataset.range(1).map(_as_is(read)).ignore_errors(log_warning=True)
     return found.concatenate(nothing).take(1).get_single_element()
 
 
-def _first_unreadable(paths: Tensor, offsets: Tensor) -> Tensor:
-    """Index of the first place where no record can be read; their number, if all can be now."""
+def _first_unreadable(paths: Tensor, offsets: Tensor, each: int) -> Tensor:
+    """Index of the first place where not all can be read; their number, if all can be now."""
     count = tf.size(paths, tf.int64)
     places = tf.data.Dataset.from_tensor_slices(
         (tf.range(count), paths[:, tf.newaxis], offsets[:, tf.newaxis])
     )
 
     def index_of(index: Tensor, path: Tensor, offset: Tensor) -> Tensor:
-        record = _record(path, offset).get_single_element()
-        with tf.control_dependencies([record]):
+        records = _from(path, offset, each).batch(each, drop_remainder=True).get_single_element()
+        with tf.control_dependencies([records]):
             return tf.identity(index)
 
     readable = places.map(_as_is(index_of)).ignore_errors()
@@ -96,8 +139,8 @@ def _first_unreadable(paths: Tensor, offsets: Tensor) -> Tensor:
     )
 
 
-def _record(path: Tensor, offset: Tensor) -> tf.data.Dataset:
-    """The record of a file, (1,) string, at a byte offset, (1,) int64.
+def _from(path: Tensor, offset: Tensor, each: int) -> tf.data.Dataset:
+    """As many records of a file, (1,) string, from a byte offset on, (1,) int64.
 
     Only to be called in a function: at the top level TensorFlow forgets the offset when it
     serialises the dataset.
@@ -108,7 +151,7 @@ def _record(path: Tensor, offset: Tensor) -> tf.data.Dataset:
         buffer_size=tf.constant(0, tf.int64),
         byte_offsets=offset,
     )
-    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(1)
+    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(each)
 
 
 def _by_one_thread(records: tf.data.Dataset) -> tf.data.Dataset:

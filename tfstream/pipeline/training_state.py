@@ -18,8 +18,7 @@ from tfstream import storage
 from tfstream.cursor import Cursor
 from tfstream.errors import CorruptionError, DataError
 from tfstream.format import framing
-
-FORMAT = 0
+from tfstream.format.document import FORMAT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +92,7 @@ class TrainingState:
                     Variable(path=str(about["path"]), value=array.astype(dtype, copy=False))
                 )
             cursor = Cursor.from_json(json.dumps(found["cursor"]))
-        except (ValueError, KeyError, TypeError, DataError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError, DataError) as error:
             raise DataError(
                 f"{path} is no checkpoint of format {FORMAT}: {error}; "
                 "read it with the tfstream that wrote it"

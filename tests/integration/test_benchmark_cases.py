@@ -1,0 +1,56 @@
+"""Every case with figures of its own, small: it delivers its rows, and its table is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from benchmarks import cases, jobs, report
+from benchmarks.runner import Outcome
+from benchmarks.workload import OWN, Task, Workload
+
+ROWS = 2_000
+WORKLOAD = Workload(
+    rows=ROWS,
+    batch=128,
+    files=(500,),
+    examples=500,
+    buffer=500,
+    window=4_096,
+    floor_s=0,
+    bound_s=1,
+    ray_rows=100,
+    scale_rows=(100,),
+    limit_bytes=2**31,
+    large_bytes=2**20,
+)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Task:
+    """The task that all tasks are made of, in a folder that all share."""
+    folder = jobs.folder_of(tmp_path_factory.mktemp("benchmarks"), ROWS)
+    folder.mkdir(parents=True)
+    return Task(action="prepare", contender="source", folder=folder, workload=WORKLOAD)
+
+
+@pytest.mark.parametrize("job", OWN)
+def test_cases_deliver_their_rows(base: Task, job: str) -> None:
+    """Each has figures and no finding; the table has a row for each."""
+    outcomes = []
+    for name in cases.JOBS[job].cases:
+        task = replace(base, action=job, contender=name)
+        result = jobs.do(Task.from_json(task.to_json()))
+        assert result["findings"] == []
+        assert all(value == value for value in result["figures"].values())  # noqa: PLR0124 - NaN
+        outcomes.append(Outcome(task=task, fields=result, peak_bytes=1, error=None))
+    console = Console(record=True, width=200)
+    report.show_figures(console, job, jobs.entries(job, WORKLOAD), outcomes)
+    printed = console.export_text()
+    assert all(name in printed for name in cases.JOBS[job].cases)
+    if job == "mixing":
+        drawn = base.folder / "mixing.svg"
+        assert Path(drawn).read_text(encoding="utf-8").count("quality") >= len(outcomes)

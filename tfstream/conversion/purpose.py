@@ -1,0 +1,31 @@
+"""What an unfinished conversion was asked to do, as it lies in the output."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tfstream import storage
+from tfstream.errors import ResumeError
+
+
+def read_purpose(path: Path) -> dict[str, Any]:
+    """A purpose, as far as it is looked at.
+
+    Raises:
+        ResumeError: if it is none.
+    """
+    try:
+        found: dict[str, Any] = json.loads(storage.read(path))
+        states = found["sources"].values()
+        right = isinstance(found["parents"], list) and all(
+            [type(number) for number in state] == [int, int] for state in states
+        )
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        right = False
+    if not right:
+        raise ResumeError(
+            f"{path} is not what a conversion wrote; remove {path.parent.parent} to begin anew"
+        )
+    return found
