@@ -6,6 +6,7 @@ that order and puts an entry a window into a queue of that pass. There is no Pyt
 
 from __future__ import annotations
 
+import atexit
 import threading
 import weakref
 from collections import deque
@@ -52,7 +53,7 @@ class Gate:
 
         Args:
             places: which blocks a window reads.
-            cache: where they come from; closed with the gate.
+            cache: where they come from; closed some time after the gate is gone.
             is_skipped: whether all steps of an epoch's window are left out, so that it is not read.
             parallelism: windows that the graph makes at the same time.
         """
@@ -63,11 +64,10 @@ class Gate:
             tf.queue.FIFOQueue(_READY, [tf.int64, tf.int64, tf.string], [[], [], []])
             for _ in range(_SLOTS)
         ]
-        stop = threading.Event()
-        serving = _Serving(places, cache, self._asked, self._ready, stop, is_skipped, parallelism)
-        thread = threading.Thread(target=serving.listen, name="tfstream-gate", daemon=True)
-        thread.start()
-        weakref.finalize(self, _close, stop, thread, serving, cache)
+        serving = _Serving(places, cache, self._asked, self._ready, is_skipped, parallelism)
+        # Not waited for: whichever thread drops the gate may be one that its own threads wait for.
+        weakref.finalize(self, serving.stop).atexit = False
+        serving.start()
 
     def ask(self, epoch: Tensor, low: Tensor, high: Tensor) -> Tensor:
         """In the graph: the number of a new pass over the windows from `low` to `high`."""
@@ -78,7 +78,14 @@ class Gate:
     def wait(self, number: Tensor, window: Tensor) -> Tensor:
         """In the graph: the window, once its blocks are in `folder`; once for each, in order."""
         takes = [queue.dequeue for queue in self._ready]
-        found, ready, message = tf.switch_case(tf.cast(number % _SLOTS, tf.int32), takes)
+
+        def take() -> tuple[Tensor, ...]:
+            return tuple(tf.switch_case(tf.cast(number % _SLOTS, tf.int32), takes))
+
+        # A pass that was given up may have left entries in its queue.
+        found, ready, message = tf.while_loop(
+            lambda found, *_: found < number, lambda *_: take(), take()
+        )
         failed = tf.debugging.Assert(ready != _FAILED, [message])
         with tf.control_dependencies([failed]):
             ours = tf.debugging.Assert(
@@ -95,6 +102,12 @@ class Gate:
         return tf.strings.join([self.folder, "/", text(number), "-", text(window)])
 
 
+_LEFT: list[Any] = []
+"""Closed queues of gates that are gone. In `QueueBase::Cancel` TensorFlow uses a queue after the
+callback of a waiting operation, which may have given up the last reference to it: a queue that is
+destroyed while an iterator can still wait for it ends the process."""
+
+
 class _Serving:
     """What the threads share; it must not hold the gate, which ends them."""
 
@@ -104,40 +117,56 @@ class _Serving:
         cache: BlockCache,
         asked: Any,  # noqa: ANN401 - a queue
         ready: list[Any],
-        stop: threading.Event,
         is_skipped: Callable[[int, int], bool],
         parallelism: int,
     ) -> None:
         self._places, self._cache, self._asked, self._ready = places, cache, asked, ready
-        self._stop, self._is_skipped, self._parallelism = stop, is_skipped, parallelism
+        self._is_skipped, self._parallelism = is_skipped, parallelism
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._listen, name="tfstream-gate", daemon=True)
         self._passes: dict[int, tuple[threading.Event, threading.Thread]] = {}
 
-    def listen(self) -> None:
-        while not self._stop.wait(_POLL_S):
-            while int(self._asked.size()):
-                number, epoch, low, high = (int(value) for value in self._asked.dequeue())
-                self._end(number % _SLOTS)
-                over = threading.Event()
-                thread = threading.Thread(
-                    target=self._serve,
-                    args=(number, epoch, range(low, high + 1), over),
-                    daemon=True,
-                )
-                self._passes[number % _SLOTS] = over, thread
-                thread.start()
+    def start(self) -> None:
+        atexit.register(self._wait)
+        self._thread.start()
 
-    def close(self) -> None:
-        for slot in list(self._passes):
-            self._end(slot)
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _wait(self) -> None:
+        self.stop()
+        self._thread.join()
+
+    def _listen(self) -> None:
+        try:
+            while not self._stopped.wait(_POLL_S):
+                while int(self._asked.size()):
+                    number, epoch, low, high = (int(value) for value in self._asked.dequeue())
+                    self._end(number % _SLOTS)
+                    over = threading.Event()
+                    thread = threading.Thread(
+                        target=self._serve,
+                        args=(number, epoch, range(low, high + 1), over),
+                        daemon=True,
+                    )
+                    self._passes[number % _SLOTS] = over, thread
+                    thread.start()
+        finally:
+            # An iterator that still waits gets an error instead of waiting for ever.
+            for queue in (self._asked, *self._ready):
+                queue.close()
+                _LEFT.append(queue)
+            for slot in list(self._passes):
+                self._end(slot)
+            self._cache.close()
+            atexit.unregister(self._wait)
 
     def _end(self, slot: int) -> None:
-        """End the pass that had a slot, and empty its queue."""
+        """End the pass that has a slot."""
         if slot in self._passes:
             over, thread = self._passes.pop(slot)
             over.set()
             thread.join()
-        while int(self._ready[slot].size()):
-            self._ready[slot].dequeue()
 
     def _serve(self, number: int, epoch: int, windows: range, over: threading.Event) -> None:
         # Once a window is put, all but `_READY` before it are taken, and the graph makes no more
@@ -167,17 +196,12 @@ class _Serving:
         while int(queue.size()) >= _READY:
             if over.wait(_POLL_S):
                 return False
-        queue.enqueue([tf.constant(number, tf.int64), tf.constant(window, tf.int64), message])
+        try:
+            queue.enqueue([tf.constant(number, tf.int64), tf.constant(window, tf.int64), message])
+        except tf.errors.CancelledError:
+            # The queue is closed: nobody waits any more.
+            return False
         return True
-
-
-def _close(
-    stop: threading.Event, thread: threading.Thread, serving: _Serving, cache: BlockCache
-) -> None:
-    stop.set()
-    thread.join()
-    serving.close()
-    cache.close()
 
 
 def gate_of(stream: Stream) -> Gate | None:
