@@ -7,7 +7,9 @@ that order and puts an entry a window into a queue of that pass. There is no Pyt
 from __future__ import annotations
 
 import atexit
+import logging
 import threading
+import uuid
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from tfstream.pipeline.stream import Stream
 
 Tensor = Any
+_log = logging.getLogger(__name__)
 
 _SLOTS = 8
 """Passes that may go on at the same time; of more, the oldest is an error."""
@@ -36,6 +39,11 @@ _READY = 2
 """Windows that are ready and not taken; one more is being fetched."""
 _POLL_S = 0.01
 _FAILED = -1
+_NAME = (
+    "a dataset over a data set behind a URL is read by the process that made it and holds it, not "
+    "by a tf.data service; copy the data set to a disk that all workers have"
+)
+"""Of the queue that a pass asks first: TensorFlow tells it where the queue is not found."""
 
 
 class Gate:
@@ -59,7 +67,8 @@ class Gate:
         """
         self.folder = str(cache.used)
         self._next = tf.Variable(0, dtype=tf.int64, trainable=False, name="passes")
-        self._asked = tf.queue.FIFOQueue(1 << 20, [tf.int64], [[4]])
+        name = f"{_NAME} ({uuid.uuid4().hex})"
+        self._asked = tf.queue.FIFOQueue(1 << 20, [tf.int64], [[4]], shared_name=name)
         self._ready = [
             tf.queue.FIFOQueue(_READY, [tf.int64, tf.int64, tf.string], [[], [], []])
             for _ in range(_SLOTS)
@@ -76,16 +85,21 @@ class Gate:
             return tf.identity(number)
 
     def wait(self, number: Tensor, window: Tensor) -> Tensor:
-        """In the graph: the window, once its blocks are in `folder`; once for each, in order."""
+        """In the graph: the window, once its blocks are in `folder_of`; ascending.
+
+        A window that is not asked for, as after a restored checkpoint, is passed over.
+        """
         takes = [queue.dequeue for queue in self._ready]
 
         def take() -> tuple[Tensor, ...]:
             return tuple(tf.switch_case(tf.cast(number % _SLOTS, tf.int32), takes))
 
-        # A pass that was given up may have left entries in its queue.
-        found, ready, message = tf.while_loop(
-            lambda found, *_: found < number, lambda *_: take(), take()
-        )
+        def is_before(found: Tensor, ready: Tensor, _: Tensor) -> Tensor:
+            # A pass that was given up may have left entries in its queue.
+            is_passed = (ready != _FAILED) & (ready < window)
+            return (found < number) | ((found == number) & is_passed)
+
+        found, ready, message = tf.while_loop(is_before, lambda *_: take(), take())
         failed = tf.debugging.Assert(ready != _FAILED, [message])
         with tf.control_dependencies([failed]):
             ours = tf.debugging.Assert(
@@ -94,7 +108,6 @@ class Gate:
             )
         with tf.control_dependencies([ours]):
             return tf.identity(window)
-
 
     def folder_of(self, number: Tensor, window: Tensor) -> Tensor:
         """In the graph: where the blocks of a window lie for a pass, () string."""
@@ -214,6 +227,12 @@ def gate_of(stream: Stream) -> Gate | None:
     if not isinstance(catalog.folder, RemotePath):
         return None
     folder = Path(options.cache or default_folder()).absolute()
+    if options.storage == "auto":
+        _log.info(
+            "storage: cache, blocks are kept in %s, since %s is no local folder",
+            folder,
+            catalog.folder,
+        )
     return Gate(
         Places(stream.subset, stream.spec, stream.share),
         BlockCache(catalog, folder, options.cache_bytes),
