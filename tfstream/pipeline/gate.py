@@ -68,7 +68,11 @@ class Gate:
         self.folder = str(cache.used)
         self._next = tf.Variable(0, dtype=tf.int64, trainable=False, name="passes")
         name = f"{_NAME} ({uuid.uuid4().hex})"
-        self._asked = tf.queue.FIFOQueue(1 << 20, [tf.int64], [[4]], shared_name=name)
+        # `FIFOQueue` takes no name of its own while TensorFlow is eager.
+        asked = tf.raw_ops.FIFOQueueV2(
+            component_types=[tf.int64], shapes=[[4]], capacity=1 << 20, shared_name=name
+        )
+        self._asked = tf.queue.QueueBase([tf.int64], [tf.TensorShape([4])], None, asked)
         self._ready = [
             tf.queue.FIFOQueue(_READY, [tf.int64, tf.int64, tf.string], [[], [], []])
             for _ in range(_SLOTS)
