@@ -200,7 +200,8 @@ def _windows(
     ) -> tf.data.Dataset:
         sequence = order.epoch_of(TENSORFLOW, spec, plan.kept, epoch, layout=plan.layout)
         low, high = (order.window_with(TENSORFLOW, spec, step) for step in (start, stop - 1))
-        windows, number = tf.data.Dataset.range(low, high + 1), ()
+        number: tuple[Tensor, ...] = ()
+        windows = tf.data.Dataset.range(low, high + 1)
         if plan.gate is not None:
             number = (plan.gate.ask(epoch, low, high),)
             windows = windows.map(_as_is(functools.partial(plan.gate.wait, *number)))
@@ -212,14 +213,8 @@ def _windows(
                     )
                 )
             )
-        return windows.map(
-            _as_is(
-                lambda window: (
-                    *(epoch, window, start, stop, generation, tap, *number),
-                    *sequence.arrays,
-                )
-            )
-        )
+        others = (start, stop, generation, tap, *number, *sequence.arrays)
+        return windows.map(_as_is(lambda window: (epoch, window, *others)))
 
     fields = 6 if plan.gate is None else 7
 
@@ -315,7 +310,7 @@ def _window(
     picks = tf.boolean_mask(found.picks, wanted)
     if until == "order":
         return found.blocks, picks
-    folder = None if place.number is None else plan.gate.folder_of(place.number, place.window)
+    folder = None if plan.gate is None else plan.gate.folder_of(place.number, place.window)
     blocks, headers = records.read(plan, found.blocks, folder)
     if until == "reading":
         return picks, list(blocks.values())

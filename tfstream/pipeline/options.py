@@ -15,7 +15,7 @@ from tfstream.skips import Skips
 _Shuffle = Literal["global", "shards", "none"]
 _Batches = Literal["mixed", "group"]
 _Remainder = Literal["keep", "drop"]
-_Storage = Literal["auto", "cache"]
+_Storage = Literal["auto", "cache", "direct"]
 _NullLabel = Literal["error", "drop"]
 
 
@@ -59,7 +59,8 @@ class StreamOptions:
     """Batches that are ready ahead of training."""
     storage: _Storage = "auto"
     """How a data set behind a URL is read; one on this machine is read where it is. "cache": blocks
-    are fetched ahead into the folder `cache`. "auto": the same, and a line in the log says so."""
+    are fetched ahead into the folder `cache`. "auto": the same, and a line in the log says so.
+    "direct", in place, is refused: it is not there yet."""
     cache: str | os.PathLike[str] | None = None
     """Folder on this machine for blocks of a data set behind a URL, shared by all processes; by
     default TFSTREAM_CACHE, or `tfstream` in the user's folder for caches."""
