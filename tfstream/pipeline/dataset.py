@@ -7,7 +7,6 @@ from typing import Any
 import tensorflow as tf
 
 from tfstream.pipeline import allocator
-from tfstream.pipeline.control import Control
 from tfstream.pipeline.iterator import StreamIterator
 
 
@@ -17,16 +16,15 @@ class StreamDataset(tf.data.Dataset):  # type: ignore[misc]
     Keras takes its length from the first epoch; `assert_cardinality` would refuse a shorter one.
     """
 
-    def __init__(self, dataset: tf.data.Dataset, length: int, control: Control | None) -> None:
+    def __init__(self, dataset: tf.data.Dataset, length: int, kept: object) -> None:
         """Wrap a dataset.
 
         Args:
             dataset: the batches.
             length: batches of a whole pass.
-            control: kept as long as the dataset, since the graph only borrows it; None without
-                state.
+            kept: what lives as long as the dataset, since the graph only borrows it.
         """
-        self._dataset, self._length, self._control = dataset, length, control
+        self._dataset, self._length, self._kept = dataset, length, kept
         super().__init__(dataset._variant_tensor)  # noqa: SLF001 - what a subclass of Dataset is made of
 
     def __iter__(self) -> Any:  # noqa: ANN401 - TensorFlow's iterator

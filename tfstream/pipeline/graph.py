@@ -7,6 +7,7 @@ one picks its batches out of that, a few steps at a time.
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from tfstream.pipeline.arrays import TENSORFLOW
 from tfstream.pipeline.columns import Tables, WindowColumns
 from tfstream.pipeline.control import Control
 from tfstream.pipeline.features import Feature
+from tfstream.pipeline.gate import Gate
 from tfstream.share import WHOLE, Share
 from tfstream.skips import Skips
 
@@ -65,6 +67,8 @@ class _Place:
     """Step of the epoch before which it ends."""
     generation: Tensor
     tap: Tensor
+    number: Tensor | None = None
+    """Of the pass, where there is a gate."""
 
 
 class _Prepared(NamedTuple):
@@ -92,8 +96,10 @@ class Plan:
         layout: order.Layout | None,
         skips: Skips,
         share: Share = WHOLE,
+        gate: Gate | None = None,
     ) -> None:
         """Take over what the graph needs of the manifest."""
+        self.gate = gate
         catalog, blocks = subset.catalog, subset.blocks
         self.subset, self.spec, self.elements, self.share = subset, spec, elements, share
         self.skipped = tf.constant(skips.ranges, tf.int64) if skips else None
@@ -194,7 +200,11 @@ def _windows(
     ) -> tf.data.Dataset:
         sequence = order.epoch_of(TENSORFLOW, spec, plan.kept, epoch, layout=plan.layout)
         low, high = (order.window_with(TENSORFLOW, spec, step) for step in (start, stop - 1))
+        number: tuple[Tensor, ...] = ()
         windows = tf.data.Dataset.range(low, high + 1)
+        if plan.gate is not None:
+            number = (plan.gate.ask(epoch, low, high),)
+            windows = windows.map(_as_is(functools.partial(plan.gate.wait, *number)))
         if plan.skipped is not None:
             windows = windows.filter(
                 _as_is(
@@ -203,17 +213,13 @@ def _windows(
                     )
                 )
             )
-        return windows.map(
-            _as_is(
-                lambda window: (
-                    *(epoch, window, start, stop, generation, tap),
-                    *sequence.arrays,
-                )
-            )
-        )
+        others = (start, stop, generation, tap, *number, *sequence.arrays)
+        return windows.map(_as_is(lambda window: (epoch, window, *others)))
+
+    fields = 6 if plan.gate is None else 7
 
     def make(*values: Tensor) -> Any:  # noqa: ANN401 - nested tensors
-        place, sequence = _Place(*values[:6]), order.Epoch(*values[6:])
+        place, sequence = _Place(*values[:fields]), order.Epoch(*values[fields:])
         return _window(plan, place, sequence, fingerprinted=fingerprinted, until=until)
 
     return epochs.flat_map(_as_is(windows_of)).map(
@@ -304,7 +310,8 @@ def _window(
     picks = tf.boolean_mask(found.picks, wanted)
     if until == "order":
         return found.blocks, picks
-    blocks, headers = records.read(plan, found.blocks)
+    folder = None if plan.gate is None else plan.gate.folder_of(place.number, place.window)
+    blocks, headers = records.read(plan, found.blocks, folder)
     if until == "reading":
         return picks, list(blocks.values())
     rows = plan.rows(found.blocks)

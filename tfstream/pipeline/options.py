@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -14,6 +15,7 @@ from tfstream.skips import Skips
 _Shuffle = Literal["global", "shards", "none"]
 _Batches = Literal["mixed", "group"]
 _Remainder = Literal["keep", "drop"]
+_Storage = Literal["auto", "cache", "direct"]
 _NullLabel = Literal["error", "drop"]
 
 
@@ -55,6 +57,16 @@ class StreamOptions:
     """Windows that are made at the same time; by default the number of cores, from 2 to 4."""
     prefetch: int = 16
     """Batches that are ready ahead of training."""
+    storage: _Storage = "auto"
+    """How a data set behind a URL is read; one on this machine is read where it is. "cache": blocks
+    are fetched ahead into the folder `cache`. "auto": the same, and a line in the log says so.
+    "direct", in place, is refused: it is not there yet."""
+    cache: str | os.PathLike[str] | None = None
+    """Folder on this machine for blocks of a data set behind a URL, shared by all processes; by
+    default TFSTREAM_CACHE, or `tfstream` in the user's folder for caches."""
+    cache_bytes: int = 32 << 30
+    """Bytes of blocks that the folder keeps; the least recently used go first. The windows that are
+    being read come on top."""
     skip_steps: Sequence[int | range] = ()
     """Steps of the run that are left out, by number or range. The others keep their numbers and
     rows, so an epoch has fewer batches, and cursors from before hold."""
@@ -65,7 +77,12 @@ class StreamOptions:
         Raises:
             UsageError: with the name of the option.
         """
+        if self.storage == "direct":
+            raise UsageError(
+                'storage="direct" is not there: URLs are not read in place yet; take "cache"'
+            )
         choices = {
+            "storage": _Storage,
             "shuffle": _Shuffle,
             "batches": _Batches,
             "remainder": _Remainder,
@@ -74,7 +91,14 @@ class StreamOptions:
         for name, allowed in choices.items():
             if (value := getattr(self, name)) not in get_args(allowed):
                 raise UsageError(f"{name} must be one of {get_args(allowed)}, got {value!r}")
-        for name in ("window_rows", "window_bytes", "stretches", "parallelism", "prefetch"):
+        for name in (
+            "window_rows",
+            "window_bytes",
+            "stretches",
+            "parallelism",
+            "prefetch",
+            "cache_bytes",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, got {value}")

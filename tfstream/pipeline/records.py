@@ -17,8 +17,15 @@ Tensor = Any
 _as_is = tf.autograph.experimental.do_not_convert
 
 
-def read(plan: Plan, blocks: Tensor) -> tuple[dict[int, Tensor], Tensor]:
+def read(
+    plan: Plan, blocks: Tensor, folder: Tensor | None = None
+) -> tuple[dict[int, Tensor], Tensor]:
     """What `plan` needs of some blocks, checked.
+
+    Args:
+        plan: where they lie.
+        blocks: (reads,) int64, places in the subset.
+        folder: where a gate handed them out, each a file so called; None if they are read in place.
 
     Returns:
         By record of a block, those of all blocks, (blocks,) string; and the first row ids that
@@ -26,7 +33,7 @@ def read(plan: Plan, blocks: Tensor) -> tuple[dict[int, Tensor], Tensor]:
     """
     found: dict[int, Tensor] = {}
     for first, count in _runs(plan.records):
-        lines = _read(plan, blocks, first, count)
+        lines = _read(plan, blocks, (first, count), folder)
         # A slice would copy the only record of narrow rows.
         alone = count == 1
         found |= {first + i: lines if alone else lines[i::count] for i in range(count)}
@@ -46,11 +53,17 @@ def _runs(records: Sequence[int]) -> list[tuple[int, int]]:
     return runs
 
 
-def _read(plan: Plan, blocks: Tensor, first: int, each: int) -> Tensor:
+def _read(plan: Plan, blocks: Tensor, run: tuple[int, int], folder: Tensor | None) -> Tensor:
     """Some records that follow each other, of block after block, (blocks · each,) string."""
+    first, each = run
     begin, width = block.layout(plan.subset.catalog.schema).records[first]
-    paths = tf.gather(plan.paths, tf.gather(plan.shard, blocks))
-    offsets = tf.gather(plan.offset, blocks) + begin
+    if folder is None:
+        paths = tf.gather(plan.paths, tf.gather(plan.shard, blocks))
+        offsets = tf.gather(plan.offset, blocks) + begin
+    else:
+        names = tf.strings.as_string(plan.ordinal(blocks))
+        paths = tf.strings.join([folder, names], separator="/")
+        offsets = tf.fill(tf.shape(blocks), tf.constant(begin, tf.int64))
     if width:
         offsets += width * plan.rows(blocks)
     count = tf.size(blocks, tf.int64)

@@ -238,7 +238,7 @@ class Stream:
             if change is not None:
                 made = made.map(change, num_parallel_calls=parallelism, deterministic=True)
         made = made.prefetch(self.options.prefetch)
-        return wrapped(made, length * self.share.replicas, control)
+        return wrapped(made, length * self.share.replicas, (control, plan.gate))
 
     @property
     def parallelism(self) -> int:
@@ -269,6 +269,7 @@ class Stream:
             layout=self.layout,
             skips=self.skips,
             share=self.share,
+            gate=importlib.import_module("tfstream.pipeline.gate").gate_of(self),
         )
         return plan
 

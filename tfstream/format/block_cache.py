@@ -1,0 +1,233 @@
+"""Blocks of remote shards in a local folder, for any number of processes of the machine.
+
+A block is a file of its own, the frame as it stands in the shard, under a name that is a hash of
+the shard's own hash and the offset. It is checked before it gets that name, by a link, and again
+whenever it is handed out. What is handed out is one more link to the same file, in a folder of the
+process that asked: others may evict the name meanwhile.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import threading
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tfstream import storage
+from tfstream.errors import CorruptionError, StorageError
+from tfstream.format import reader
+from tfstream.format.manifest import Catalog
+
+_READERS = 16
+"""Requests at the same time."""
+_REQUEST_BYTES = 8 << 20
+"""Blocks that follow each other in a shard come in one request, up to so many bytes."""
+_TRIES = 3
+"""How often a block is fetched that arrives damaged."""
+
+
+def default_folder() -> Path:
+    """`TFSTREAM_CACHE`, or else `tfstream` in the user's folder for caches."""
+    if found := os.environ.get("TFSTREAM_CACHE"):
+        return Path(found)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfstream"
+
+
+class BlockCache:
+    """The blocks of one data set, fetched when they are not there."""
+
+    def __init__(self, catalog: Catalog, folder: Path, limit_bytes: int) -> None:
+        """Make the folder, and clear up after processes that are dead.
+
+        Args:
+            catalog: the data set.
+            folder: where blocks are kept, on a file system with hard links and flock.
+            limit_bytes: of all data sets' blocks in the folder. Those in use come on top.
+
+        Raises:
+            StorageError: if the folder cannot be written.
+        """
+        self._catalog, self._limit = catalog, limit_bytes
+        self._kept, users = folder / "blocks", folder / "in-use"
+        self._sha256 = catalog.shards["sha256"].to_pylist()
+        self._unseen = limit_bytes
+        """Bytes that came since the folder was last looked through."""
+        self._mutex = threading.Lock()
+        with _told(folder):
+            self._kept.mkdir(parents=True, exist_ok=True)
+            users.mkdir(exist_ok=True)
+            _clear(users)
+            self._lock, self.used = _own_folder(users)
+        self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="tfstream-fetch")
+
+    def close(self) -> None:
+        """Give back all that was handed out."""
+        self._pool.shutdown(cancel_futures=True)
+        shutil.rmtree(self.used, ignore_errors=True)
+        self.used.with_suffix(".lock").unlink(missing_ok=True)
+        os.close(self._lock)
+
+    def hand_out(self, blocks: Iterable[int], name: str) -> None:
+        """Lay blocks, by their ordinals, in the folder `used / name`, each a file so called.
+
+        Raises:
+            CorruptionError: if a block is not what was written, however often it is fetched.
+            StorageError: if one cannot be fetched or kept.
+        """
+        out = self.used / name
+        with _told(out):
+            out.mkdir()
+        wanted = sorted({int(block) for block in blocks})
+        missing = [
+            block
+            for block, is_here in zip(
+                wanted, self._pool.map(lambda b: self._is_linked(b, out), wanted), strict=True
+            )
+            if not is_here
+        ]
+        for _ in self._pool.map(lambda run: self._fetch(run, out), self._runs(missing)):
+            pass
+        self._evict()
+
+    def take_back(self, name: str) -> None:
+        """Forget what was handed out under a name."""
+        shutil.rmtree(self.used / name, ignore_errors=True)
+
+    def _place(self, block: int) -> Path:
+        catalog = self._catalog
+        shard = self._sha256[int(catalog.block_shard[block])]
+        text = f"{shard}:{int(catalog.block_offset[block])}"
+        name = hashlib.sha256(text.encode()).hexdigest()
+        return self._kept / name[:2] / name
+
+    def _is_linked(self, block: int, out: Path) -> bool:
+        """Whether a block was there, whole, and lies in a folder now."""
+        place, link = self._place(block), out / str(block)
+        with _told(place):
+            try:
+                os.link(place, link)
+            except FileNotFoundError:
+                return False
+            try:
+                reader.decoded(self._catalog, block, link.read_bytes())
+            except CorruptionError:
+                link.unlink()
+                place.unlink(missing_ok=True)
+                return False
+            os.utime(link)
+        return True
+
+    def _runs(self, blocks: Sequence[int]) -> Iterator[list[int]]:
+        """Blocks that follow each other in a shard, together."""
+        catalog, run, size = self._catalog, list[int](), 0
+        for block in blocks:
+            length = int(catalog.block_size[block])
+            follows = run and (
+                catalog.block_shard[run[-1]] == catalog.block_shard[block]
+                and catalog.block_offset[run[-1]] + catalog.block_size[run[-1]]
+                == catalog.block_offset[block]
+            )
+            if run and (not follows or size + length > _REQUEST_BYTES):
+                yield run
+                run, size = [], 0
+            run.append(block)
+            size += length
+        if run:
+            yield run
+
+    def _fetch(self, run: list[int], out: Path) -> None:
+        catalog = self._catalog
+        path = catalog.shard_path(int(catalog.block_shard[run[0]]))
+        sizes = [int(catalog.block_size[block]) for block in run]
+        for number in range(1, _TRIES + 1):
+            data = storage.read_range(path, int(catalog.block_offset[run[0]]), sum(sizes))
+            parts, start = [], 0
+            for size in sizes:
+                parts.append(data[start : start + size])
+                start += size
+            try:
+                for block, part in zip(run, parts, strict=True):
+                    reader.decoded(catalog, block, part)
+            except CorruptionError:
+                if number == _TRIES:
+                    raise
+            else:
+                break
+        for block, part in zip(run, parts, strict=True):
+            link, place = out / str(block), self._place(block)
+            with _told(place):
+                link.write_bytes(part)
+                place.parent.mkdir(exist_ok=True)
+                with contextlib.suppress(FileExistsError):
+                    os.link(link, place)
+        with self._mutex:
+            self._unseen += sum(sizes)
+
+    def _evict(self) -> None:
+        """Remove what was used least recently, once a sixteenth of the limit has come."""
+        with self._mutex:
+            if self._unseen < self._limit // 16:
+                return
+            self._unseen = 0
+            found = []
+            for path in self._kept.glob("*/*"):
+                with contextlib.suppress(FileNotFoundError):
+                    state = path.stat()
+                    found.append((state.st_mtime_ns, state.st_size, path))
+            total = sum(size for _, size, _ in found)
+            if total <= self._limit:
+                return
+            for _, size, path in sorted(found):
+                if total <= self._limit * 3 // 4:
+                    return
+                path.unlink(missing_ok=True)
+                total -= size
+
+
+def _own_folder(users: Path) -> tuple[int, Path]:
+    """A folder of this process, and the lock that says that it lives."""
+    name = uuid.uuid4().hex
+    draft = users / f"{name}.draft"
+    lock = os.open(draft, os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    # Under its last name it is locked from the first moment on, or others would clear it up.
+    draft.rename(users / f"{name}.lock")
+    (users / name).mkdir()
+    return lock, users / name
+
+
+def _clear(users: Path) -> None:
+    """Remove the folders of processes that are dead."""
+    for path in users.glob("*.lock"):
+        try:
+            lock = os.open(path, os.O_RDWR)
+        except FileNotFoundError:
+            continue
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            continue
+        else:
+            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+            path.unlink(missing_ok=True)
+        finally:
+            os.close(lock)
+
+
+@contextlib.contextmanager
+def _told(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        raise StorageError(
+            f"cannot keep blocks in {path}: {error.strerror or error}; make room or name another "
+            "folder by StreamOptions(cache=) or TFSTREAM_CACHE"
+        ) from error
