@@ -16,12 +16,12 @@ REQUIREMENTS = {
     ),
     "grain": ("grain==0.2.18", "array-record"),
     "mosaic": ("mosaicml-streaming==0.13.0",),
-    "petastorm": ("petastorm==0.13.1", "tensorflow==2.17.1", "pyarrow<26"),
+    "petastorm": ("petastorm==0.13.1", "tensorflow==2.17.1", "pyarrow<15"),
     "tfio": ("tensorflow-io==0.37.1", "tensorflow==2.16.2", "pyarrow<26"),
 }
 """What each of them holds; crc32c and TensorFlow are what Ray's writer asks for.
 
-pyarrow 26 needs NumPy 2, which these versions of TensorFlow do not take.
+tensorflow-io's needs NumPy 1, so pyarrow below 26; petastorm calls what pyarrow 15 took away.
 """
 
 _CHILD = ("numpy", "psutil>=5.9", "pyarrow", "rich>=13.7")
