@@ -138,6 +138,7 @@ def before_count(rows: dict[int, dict[str, object]], word: str) -> int:
     return sum(row["word"] == word for row in rows.values())
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(

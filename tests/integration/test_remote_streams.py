@@ -177,6 +177,7 @@ def test_a_fit_ends_with_the_same_error(memory: str, tmp_path: Path) -> None:
         in_time(lambda: model.fit(dataset, epochs=2, verbose=0))
 
 
+@pytest.mark.slow
 def test_many_passes_that_are_given_up(memory: str, tmp_path: Path) -> None:
     """Each next one is whole; when the dataset goes, so does all that it had handed out."""
     stream = stream_of(tfstream.open(memory), tmp_path, prefetch=1, parallelism=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -41,12 +42,19 @@ def consume(folder: str, run: Path, count: int, first: int, stop: int) -> None:
         log.close()
 
 
-@pytest.fixture
-def run(folder: str, tmp_path: Path) -> tfstream.Run:
+@pytest.fixture(scope="module")
+def made(folder: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Four workers, then two."""
-    consume(folder, tmp_path / "run", 4, 0, FIRST)
-    consume(folder, tmp_path / "run", 2, FIRST, STOP)
-    return tfstream.open_run(tmp_path / "run")
+    run = tmp_path_factory.mktemp("made") / "run"
+    consume(folder, run, 4, 0, FIRST)
+    consume(folder, run, 2, FIRST, STOP)
+    return run
+
+
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> tfstream.Run:
+    """A copy of their run."""
+    return tfstream.open_run(shutil.copytree(made, tmp_path / "run"))
 
 
 def test_a_step_has_the_rows_of_all_workers(folder: str, run: tfstream.Run) -> None:
