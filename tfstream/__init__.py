@@ -208,7 +208,7 @@ def forget(
 
     Raises:
         UsageError: if there is no data set, no such column or row, or not one of the two is given.
-        ResumeError: if a conversion is at work there.
+        ResumeError: if a conversion is at work there, or has not come to its end.
         CorruptionError: if a shard that holds such a row is damaged; nothing is changed.
         StorageError: if a file cannot be written; nothing is changed.
     """

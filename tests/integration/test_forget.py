@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -17,10 +18,11 @@ from typer.testing import CliRunner
 import tfstream
 from tfstream import cli, storage
 from tfstream.conversion import forget as forgetting
-from tfstream.errors import CorruptionError, UsageError
+from tfstream.errors import CorruptionError, ResumeError, UsageError
 from tfstream.format import index_files
 from tfstream.format.check import check_dataset
 from tfstream.format.manifest import open_catalog
+from tfstream.lineage.witnesses import witnesses
 
 ROWS = 60
 SECRET = 37
@@ -292,6 +294,49 @@ def test_runs_say_that_rows_were_forgotten(folder: Path, tmp_path: Path) -> None
     assert "1 of them were forgotten on" in shown.output
     (finding,) = tfstream.open_run(run).verify()
     assert "were forgotten on" in finding.what
+
+
+def test_what_a_stopped_conversion_left_is_cleared_up_first(folder: Path) -> None:
+    """Its run files hold rows, too: nothing is forgotten while they lie there."""
+    left = folder / ".tmp" / "purpose" / "runs" / "000.arrow"
+    left.parent.mkdir(parents=True)
+    left.write_bytes(needles(SECRET)[0])
+    digest = open_catalog(folder).digest
+    with pytest.raises(ResumeError, match="has not come to its end"):
+        tfstream.forget(folder, where=f"id = {SECRET}")
+    assert open_catalog(folder).digest == digest
+    shutil.rmtree(folder / ".tmp")
+    tfstream.forget(folder, where=f"id = {SECRET}")
+    assert holding(folder, needles(SECRET)) == []
+
+
+def test_a_run_from_before_an_earlier_forgetting_is_named(folder: Path, tmp_path: Path) -> None:
+    """It cannot be asked any more, but may have seen the rows; a checkpoint of ours is named."""
+    stream = tfstream.open(folder).stream(batch_size=8, features=["big"], label="day")
+    for name in ("one", "two"):
+        if name == "two":
+            stream = tfstream.forget(folder, row_ids=[0]).stream(
+                batch_size=8, features=["big"], label="day"
+            )
+        run = tmp_path / "runs" / name
+        callback = tfstream.LineageCallback(run, stream)
+        callback.begin()
+        for _ in stream.dataset():
+            callback.step()
+        callback.close()
+        (run / "checkpoint").write_bytes(b"")
+    catalog = open_catalog(folder)
+    found = [str(one) for one in witnesses([tmp_path / "runs"], catalog, np.array([5]))]
+    assert ["were forgotten on" in text for text in found] == [True, False]
+    assert f"look at {tmp_path / 'runs' / 'two' / 'checkpoint'}" in found[1]
+
+
+def test_sources_at_a_url_are_named_as_such(folder: Path) -> None:
+    """With both slashes."""
+    found = forgetting.planned(folder, where=None, row_ids=[1])
+    manifest = replace(found.catalog.manifest, root="s3://bucket/in")
+    there = replace(found, catalog=replace(found.catalog, manifest=manifest))
+    assert there.sources == ["s3://bucket/in/0.parquet", "s3://bucket/in/1.parquet"]
 
 
 def test_what_cannot_be_forgotten_is_refused(folder: Path) -> None:

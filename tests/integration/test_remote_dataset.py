@@ -63,6 +63,17 @@ def upload(folder: Path, url: str) -> None:
         remote.put_file(remote.join(url, name), folder / name)
 
 
+def test_rows_follow_on_forgotten_ones(local: Path, home: str, tmp_path: Path) -> None:
+    """A data set that has forgotten and lies behind a URL is appended to there."""
+    tfstream.convert(local / "in" / "a.parquet", tmp_path / "out", group_by=["month"])
+    forgotten = tfstream.forget(tmp_path / "out", row_ids=[1, 2])
+    upload(tmp_path / "out", home)
+    grown = tfstream.append(local / "in" / "b.parquet", home)
+    assert grown.rows == ROWS - 2 + 500
+    assert tfstream.open(home, digest=forgotten.digest).rows == ROWS - 2
+    assert list(check_dataset(grown.subset.catalog)) == []
+
+
 def test_a_data_set_by_url_answers_as_the_local_one(local: Path, home: str) -> None:
     """Rows, statistics, conditions and provenance, and nothing to be found by `verify`."""
     upload(local / "out", home)

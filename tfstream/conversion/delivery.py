@@ -186,7 +186,7 @@ class _Delivery:
         if self._made is not None and there in {self._base, self._made}:
             return
         self._clear()
-        index = generation_folder(self.out, open_catalog(self.out).manifest.generation) / "index"
+        index = open_catalog(self.out).manifest.index_path(self.out, "blocks").parent
         for name in storage.below(index):
             path = self.folder / storage.relative(index, self.out) / name
             storage.publish(path, storage.read(index / name))

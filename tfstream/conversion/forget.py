@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from tfstream import storage
 from tfstream.conversion.lock import locked
-from tfstream.errors import UsageError
+from tfstream.errors import ResumeError, UsageError
 from tfstream.format import erased, index_files, kept_statistics, reader
 from tfstream.format.document import Forgotten
 from tfstream.format.manifest import (
     BLOCKS,
     MANIFEST,
+    UNFINISHED,
     Catalog,
     open_catalog,
     shard_token,
@@ -53,7 +54,7 @@ class Forgetting:
         """Where else their values may be: source files and rows that could not be read."""
         root = self.catalog.manifest.root
         table = self.catalog.sources.select(["path", "quarantined"]).to_pylist()
-        found = [str(Path(root) / source["path"]) for source in table] if root else []
+        found = [str(storage.place(root) / source["path"]) for source in table] if root else []
         if any(source["quarantined"] for source in table):
             found.append(f"{self.catalog.folder}: quarantine")
         return found
@@ -89,12 +90,17 @@ def forget(found: Forgetting) -> None:
     """Write the files again, publish the manifest, remove what held the rows.
 
     Raises:
-        ResumeError: if a conversion is at work there.
+        ResumeError: if a conversion is at work there, or has not come to its end.
         UsageError: if the data set has changed since `planned`.
         StorageError: if a file cannot be written; the data set is as it was.
     """
     folder = storage.local_path(found.catalog.folder)
     with locked(folder):
+        if any(path.is_dir() for path in (folder / UNFINISHED).iterdir()):
+            raise ResumeError(
+                f"a conversion into {folder} has not come to its end, and what it left may hold "
+                f"the rows: repeat its call, or remove {folder / UNFINISHED}"
+            )
         if open_catalog(folder).digest != found.catalog.digest:
             raise UsageError(f"{folder} has changed meanwhile; call again")
         _remove_unnamed(folder)
@@ -248,7 +254,7 @@ def _remove_unnamed(folder: Path) -> None:
             continue
         # As it was before can nobody open it any more.
         since = catalog.manifest.forgotten[-1].generation
-        for index in home.glob("index*"):
+        for index in home.glob(index_files.EVERY):
             is_named = index.name == index_files.name_of(revision) and generation >= since
             if not is_named:
                 shutil.rmtree(index)

@@ -29,7 +29,7 @@ from tfstream.conversion.purpose import read_purpose
 from tfstream.conversion.sources import Sources
 from tfstream.conversion.survey import Survey
 from tfstream.errors import DataError, ResumeError, StorageError, UsageError
-from tfstream.format import damage
+from tfstream.format import damage, index_files
 from tfstream.format.document import FORMAT, Parent
 from tfstream.format.index_files import generation_folder
 from tfstream.format.manifest import MANIFEST, UNFINISHED
@@ -214,7 +214,8 @@ class Workspace:
             if (self.target / part).exists():
                 shutil.rmtree(self.draft / part, ignore_errors=True)
                 (self.target / part).rename(self.draft / part)
-        shutil.rmtree(self.target / "index", ignore_errors=True)
+        for index in self.target.glob(index_files.EVERY):
+            shutil.rmtree(index)
         for draft in self.target.glob(_DRAFT):
             draft.unlink()
 

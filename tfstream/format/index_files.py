@@ -38,6 +38,10 @@ def refuse_links(folder: Place, path: Place) -> None:
         raise DataError(f"{path} is a link to {real}, outside the data set; copy the file instead")
 
 
+EVERY = "index*"
+"""What the folders match that `name_of` gives."""
+
+
 def name_of(revision: int) -> str:
     """The folder of an index inside its generation's, after so many forgettings."""
     return f"index-{revision}" if revision else "index"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from tfstream.format.manifest import Catalog
 from tfstream.lineage import description
 from tfstream.lineage.run import open_run
 
-_MODELS = (".keras", ".h5", ".hdf5", ".weights.h5", ".ckpt", ".index", ".tfstream", ".checkpoint")
+_MODELS = (".keras", ".h5", ".hdf5", ".ckpt", ".index", "checkpoint")
 """How files end that may hold weights."""
 
 
@@ -54,7 +54,9 @@ def witnesses(
     Yields:
         A witness, or a sentence about a run that cannot be asked.
     """
-    digests = {catalog.digest, *(parent.digest for parent in catalog.manifest.parents)}
+    manifest = catalog.manifest
+    digests = {catalog.digest, *(parent.digest for parent in manifest.parents)}
+    digests |= {forgotten.digest for forgotten in manifest.forgotten}
     for folder in folders:
         for path in sorted(folder.rglob(description.NAME)):
             try:
@@ -67,7 +69,7 @@ def witnesses(
 
 
 def _witness(
-    folder: Path, catalog: Catalog, digests: Sequence[str] | set[str], row_ids: np.ndarray
+    folder: Path, catalog: Catalog, digests: Collection[str], row_ids: np.ndarray
 ) -> Witness | None:
     run = open_run(folder, shards=str(catalog.folder))
     if run.description.training.dataset not in digests:
