@@ -107,6 +107,23 @@ def publish(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def create(path: Path, data: bytes) -> None:
+    """Write a whole file that must be new: at no time is there a part of it.
+
+    Raises:
+        StorageError: if there is one already, or it cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{uuid.uuid4().hex}{DRAFT}")
+    publish(draft, data)
+    try:
+        # Unlike a rename, a link takes nobody's place.
+        os.link(draft, path)
+    except OSError as error:
+        raise StorageError(f"cannot create {path}: {error.strerror or error}") from error
+    finally:
+        draft.unlink()
+
+
 def flush(folder: Path) -> None:
     """Wait until all that was published in a folder and below is on the disk.
 

@@ -70,6 +70,9 @@ def test_a_step_has_the_rows_of_all_workers(folder: str, run: tfstream.Run) -> N
         parts = [run.rows(step=step, worker=i)["row_id"].to_pylist() for i in range(count)]
         assert rows == stream.row_ids(*place).tolist() == sum(parts, [])
         assert parts == [stream.shard(i, count).row_ids(*place).tolist() for i in range(count)]
+    for several in ({"step": range(3)}, {"epoch": 0}):
+        with pytest.raises(UsageError, match="rows of one worker are those of one step"):
+            run.rows(**several, worker=0)
     with pytest.raises(UsageError, match="no log of worker 3; there are those of 0, 1"):
         run.rows(step=FIRST, worker=3)
 

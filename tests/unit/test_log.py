@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -198,9 +200,31 @@ def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
         log.read(path)
 
 
+def test_a_log_is_there_with_its_first_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other workers look into the folder at any time: they see no log, or one that says whose."""
+    path, seen = tmp_path / "attempt-000.log", []
+    for name in ("link", "fsync", "replace"):
+        real = getattr(os, name)
+
+        def looking(*arguments: Any, real: Any = real, **more: Any) -> Any:
+            seen.append(path.exists() and log.read(path).attempt)
+            done = real(*arguments, **more)
+            seen.append(path.exists() and log.read(path).attempt)
+            return done
+
+        monkeypatch.setattr(os, name, looking)
+    log.Writer(path, ATTEMPT)
+    assert seen[0] is False
+    assert seen[-1] == ATTEMPT
+    assert all(one in (False, ATTEMPT) for one in seen)
+    assert [found.name for found in tmp_path.iterdir()] == [path.name]
+
+
 def test_a_log_is_never_overwritten(tmp_path: Path) -> None:
     """Two attempts that took the same number do not share a file."""
     path = tmp_path / "attempt-000.log"
     written(path)
-    with pytest.raises(StorageError, match="cannot create the log"):
+    with pytest.raises(StorageError, match=r"cannot create .*attempt-000.log: File exists"):
         log.Writer(path, ATTEMPT)

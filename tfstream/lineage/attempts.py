@@ -30,11 +30,6 @@ def log_path(folder: PlaceT, number: int, share: Share = WHOLE) -> PlaceT:
     return folder / f"attempt-{number:03d}{worker}.log"
 
 
-def numbers_in(folder: Place) -> list[int]:
-    """The numbers of the attempts that have a log in the folder, ascending."""
-    return sorted({named.number for named in _named(folder)})
-
-
 def next_number(folder: Place, share: Share, first_step: int) -> int:
     """The number of an attempt that begins at a step.
 

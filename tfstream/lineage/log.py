@@ -63,13 +63,7 @@ class Writer:
             StorageError: if there is one already, or it cannot be written.
         """
         self.path = path
-        try:
-            path.touch(exist_ok=False)
-        except OSError as error:
-            raise StorageError(
-                f"cannot create the log {path}: {error.strerror or error}"
-            ) from error
-        self.append([attempt])
+        storage.create(path, framing.frame(records.encode(attempt)))
 
     def append(self, added: Iterable[Record]) -> None:
         """Add records.

@@ -195,6 +195,8 @@ class Run:
         """
         if (step is None) is (epoch is None):
             raise UsageError("give either a step, or a range of steps, or an epoch")
+        if worker is not None and not isinstance(step, int):
+            raise UsageError("rows of one worker are those of one step; give its number")
         if not isinstance(step, int):
             return self._rows_of(self._chosen(step, epoch))
         if attempt is None:

@@ -129,7 +129,7 @@ def _check_attempts(folder: Place, workers: Mapping[int, Sequence[Log]]) -> Iter
     """Name the logs that are gone; that of the last attempt is missed only by its Parquet file."""
     there = {_stem(log.path) for found in workers.values() for log in found}
     gone = {_stem(path) for path in folder.glob("attempt-*.parquet")} - there
-    stems = {stem[: len("attempt-000")] for stem in gone}
+    stems = {stem.partition("-worker-")[0] for stem in gone}
     numbers = set(range(max(workers, default=-1) + 1)) - set(workers)
     gone |= {_stem(log_path(folder, number)) for number in numbers} - stems
     for name in sorted(gone):
