@@ -21,6 +21,10 @@ class Source(Protocol):
     def epoch(self) -> Iterator[tuple[Any, Any]]:
         """One pass over the rows, newly shuffled: batches of (features, label)."""
 
+
+class FitSource(Source, Protocol):
+    """One that takes part in fitting, too."""
+
     def fit_arguments(self) -> dict[str, Any]:
         """What `model.fit` takes: `x`, and whatever else this source needs."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import keras
 import tensorflow as tf
@@ -15,7 +15,7 @@ from benchmarks.clock import Clock
 from benchmarks.runner import announce_measured
 
 if TYPE_CHECKING:
-    from benchmarks.contenders import Contender
+    from benchmarks.contenders import Contender, FitSource
     from benchmarks.workload import Task
 
 Batch = Any
@@ -88,7 +88,9 @@ class ClockCallback(keras.callbacks.Callback):
 def run_fit(task: Task) -> dict[str, Any]:
     """Measure a contender inside `fit`; the rows and the sum of the ids of epoch 0 are checked."""
     contender = benchmarks.contenders.find(task.workload, task.contender)
-    source = contender.load().open_source(task.folder / contender.layout, task, contender)
+    source = cast(
+        "FitSource", contender.load().open_source(task.folder / contender.layout, task, contender)
+    )
     clock = Clock(floor_s=task.workload.floor_s, bound_s=task.workload.bound_s)
     callback = ClockCallback(clock, contender.rows, task.workload.batch)
     model = small_model(contender.form, SpyModel)

@@ -35,10 +35,6 @@ class ParquetRows:
         """Over that function."""
         self.epoch = epoch
 
-    def fit_arguments(self) -> dict[str, Any]:
-        """None: it takes no part in fitting."""
-        raise NotImplementedError
-
 
 def open_source(place: Path, task: Task, contender: Contender) -> ParquetRows:  # noqa: ARG001 - one signature for all
     """Open the source."""

@@ -89,10 +89,6 @@ class GrainRows:
         yield from shuffled.slice(slice(self._epoch * length, None)).to_iter_dataset()
         self._epoch += 1
 
-    def fit_arguments(self) -> dict[str, Any]:
-        """None: it takes no part in fitting."""
-        raise NotImplementedError
-
 
 def _decoded(records: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     rows = np.frombuffer(b"".join(records), _ROW)
@@ -117,7 +113,3 @@ class MosaicRows:
         """One pass, newly shuffled: (n, 32) float32, (n,) int8."""
         for batch in self._loader:
             yield batch["x"].numpy(), batch["label"].numpy()
-
-    def fit_arguments(self) -> dict[str, Any]:
-        """None: it takes no part in fitting."""
-        raise NotImplementedError

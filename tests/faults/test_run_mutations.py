@@ -1,4 +1,4 @@
-"""A short run of `tests.faults.run_mutation_loop`, and what it found."""
+"""A short run of `tests.faults.mutation_loop run`, and what it found."""
 
 from __future__ import annotations
 

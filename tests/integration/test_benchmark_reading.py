@@ -9,26 +9,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks import contenders, drawing, environments, jobs, report, runner
-from benchmarks.workload import Task, Workload
+from benchmarks.workload import Task
+from tests.benchmarking import SMALL
 
-ROWS = 2_000
-WORKLOAD = Workload(
-    rows=ROWS,
-    batch=128,
-    files=(200,),
-    examples=500,
-    buffer=500,
-    window=512,
-    floor_s=0,
-    bound_s=20,
-    ray_rows=100,
-    scale_rows=(100,),
-    limit_bytes=2**31,
-    large_bytes=2**20,
-)
 HERE = [
     entry
-    for entry in jobs.entries("read", WORKLOAD)
+    for entry in jobs.entries("read", SMALL)
     if entry.name.partition("-")[0] not in environments.REQUIREMENTS
     and not entry.name.endswith("processes")
 ]
@@ -37,8 +23,8 @@ HERE = [
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Task:
     """The task that all tasks are made of, in a folder whose source is there."""
-    folder = jobs.folder_of(tmp_path_factory.mktemp("benchmarks"), ROWS)
-    task = Task(action="prepare", contender="source", folder=folder, workload=WORKLOAD)
+    folder = jobs.folder_of(tmp_path_factory.mktemp("benchmarks"), SMALL.rows)
+    task = Task(action="prepare", contender="source", folder=folder, workload=SMALL)
     jobs.do(task)
     return task
 
@@ -73,7 +59,7 @@ def test_every_peer_names_its_document() -> None:
     """Those that are installed apart follow a document, and take no part in fit."""
     apart = [
         one
-        for one in contenders.contenders(WORKLOAD)
+        for one in contenders.contenders(SMALL)
         if one.name.partition("-")[0] in environments.REQUIREMENTS
     ]
     assert {one.name.partition("-")[0] for one in apart} == set(environments.REQUIREMENTS)
@@ -98,7 +84,7 @@ def test_what_is_saved_is_drawn(
         for name, rate in rates.items()
     ]
     failed = replace(outcomes[0], fields={}, error="ended with status 1: no message")
-    path = report.save([*outcomes, failed], WORKLOAD, report.machine())
+    path = report.save([*outcomes, failed], SMALL, report.machine())
     lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
     assert [line["bytes"] for line in lines] == [1_290, 1_290, 1_290, None]
     assert {line["cpu_s"] for line in lines[:3]} == {2.5}

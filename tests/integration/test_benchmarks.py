@@ -12,23 +12,11 @@ import pytest
 
 from benchmarks import __main__ as command
 from benchmarks import converting, delivery, jobs, mixed_rows, runner
-from benchmarks.workload import Task, Workload
+from benchmarks.workload import Task
+from tests.benchmarking import SMALL
 
 ROWS = 200
-WORKLOAD = Workload(
-    rows=ROWS,
-    batch=256,
-    files=(500,),
-    examples=500,
-    buffer=500,
-    window=4_096,
-    floor_s=0,
-    bound_s=1,
-    ray_rows=100,
-    scale_rows=(100, 200),
-    limit_bytes=2**31,
-    large_bytes=2**20,
-)
+WORKLOAD = replace(SMALL, rows=ROWS, batch=256, bound_s=1, scale_rows=(100, 200))
 IN_PROCESS = [
     (job, entry)
     for job in ("convert", "mixed", "scale")

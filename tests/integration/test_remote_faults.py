@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 
 import pytest
 
@@ -30,59 +29,40 @@ class Store(ThreadingHTTPServer):
         self.requests = 0
 
 
-class Answer(BaseHTTPRequestHandler):
+class Answer(object_store.Answer):
     """Answers to GET and HEAD."""
 
     server: Store
-    protocol_version = "HTTP/1.1"
 
-    def do_GET(self) -> None:
-        """The object or a range of it, unless a fault comes first."""
+    def reply(self) -> None:
+        """The size, or the object or a range of it, unless a fault comes first."""
+        if self.command == "HEAD":
+            self.answer(200, b"", len(DATA))
+            return
         self.server.requests += 1
         fault = self.server.faults.pop() if self.server.faults else ""
-        first, _, last = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
-        data = DATA[int(first) : int(last) + 1] if last else DATA
+        status, data = self.wanted(DATA)
         if fault == "reset":
             self.close_connection = True
             return
         if fault == "throttle":
-            self._answer(503, SLOW_DOWN, len(SLOW_DOWN))
+            self.answer(503, SLOW_DOWN, len(SLOW_DOWN))
         elif fault == "cut":
-            self._answer(206 if last else 200, data[: len(data) // 2], len(data))
+            self.answer(status, data[: len(data) // 2], len(data))
             self.close_connection = True
         elif fault == "short":
             # A whole answer as far as HTTP can tell.
-            self._answer(206 if last else 200, data[:-1], len(data) - 1)
+            self.answer(status, data[:-1], len(data) - 1)
         else:
-            self._answer(206 if last else 200, data, len(data))
-
-    def do_HEAD(self) -> None:
-        """The size."""
-        self._answer(200, b"", len(DATA))
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
-        """Nothing."""
-
-    def _answer(self, status: int, data: bytes, length: int) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(length))
-        self.send_header("ETag", '"x"')
-        self.end_headers()
-        self.wfile.write(data)
+            self.answer(status, data, len(data))
 
 
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     """A store that s3:// reaches; no waits between tries."""
     server = Store()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    object_store.use(f"http://127.0.0.1:{server.server_port}", monkeypatch)
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0)
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with object_store.reached(server, monkeypatch):
+        yield server
 
 
 @pytest.mark.parametrize("fault", ["throttle", "reset", "cut", "short"])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http import HTTPStatus
+from http.server import ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from urllib.parse import unquote
 
 import pytest
@@ -16,7 +16,6 @@ import tensorflow as tf
 import tfstream
 from tests import object_store, streams
 from tests.integration.test_remote_streams import in_time, stream_of
-from tfstream import remote
 
 KINDS = ("503", "drop", "delay", "truncate", "corrupt")
 SLOW_DOWN = b"<Error><Code>SlowDown</Code><Message>Slow down.</Message></Error>"
@@ -40,30 +39,22 @@ class Store(ThreadingHTTPServer):
             return ""
 
 
-class Answer(BaseHTTPRequestHandler):
+class Answer(object_store.Answer):
     """Answers to GET and HEAD."""
 
     server: Store
-    protocol_version = "HTTP/1.1"
 
-    def do_HEAD(self) -> None:
-        """The size."""
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        """An object or a range of it, with a fault perhaps."""
+    def reply(self) -> None:
+        """The size of an object, or it or a range of it, with a fault perhaps."""
         path = self.server.folder / unquote(self.path).split("?")[0].removeprefix(
             "/bucket/x"
         ).lstrip("/")
         if not path.is_file():
-            self._answer(404, b"", 0)
+            self.answer(404, b"", 0)
             return
-        data = path.read_bytes()
-        first, _, last = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
-        if last:
-            data = data[int(first) : int(last) + 1]
-        status, length = (206 if last else 200), len(data)
-        fault = self.server.fault() if "/shards/" in self.path and last else ""
+        status, data = self.wanted(path.read_bytes())
+        length, is_range = len(data), status == HTTPStatus.PARTIAL_CONTENT
+        fault = self.server.fault() if "/shards/" in self.path and is_range else ""
         if fault == "503":
             status, data, length = 503, SLOW_DOWN, len(SLOW_DOWN)
         elif fault == "drop":
@@ -75,18 +66,7 @@ class Answer(BaseHTTPRequestHandler):
             data, self.close_connection = data[: length // 2], True
         elif fault == "corrupt":
             data = data[: length // 2] + bytes([data[length // 2] ^ 1]) + data[length // 2 + 1 :]
-        self._answer(status, data, length)
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
-        """Nothing."""
-
-    def _answer(self, status: int, data: bytes, length: int) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(length))
-        self.send_header("ETag", '"x"')
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(data)
+        self.answer(status, data, length)
 
 
 @pytest.fixture
@@ -95,14 +75,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     (tmp_path / "source").mkdir()
     shards = streams.converted(tmp_path / "source", streams.table())
     server = Store(Path(str(shards.subset.catalog.folder)))
-    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    object_store.use(f"http://127.0.0.1:{server.server_port}", monkeypatch)
-    monkeypatch.setattr(remote, "FIRST_WAIT_S", 0)
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with object_store.reached(server, monkeypatch):
+        yield server
 
 
 def labels(shards: tfstream.Shards, cache: Path) -> list[bytes]:

@@ -20,7 +20,7 @@ import tensorflow as tf
 import tfstream
 from tests import streams
 from tfstream import remote
-from tfstream.errors import CorruptionError, StorageError, UsageError
+from tfstream.errors import CorruptionError, StorageError
 from tfstream.format.block_cache import BlockCache
 
 LIMIT = 1 << 30
@@ -237,21 +237,14 @@ def test_another_process_is_told_why_it_cannot_read(memory: str, tmp_path: Path)
 def test_the_log_says_how_a_data_set_is_read(
     local: tfstream.Shards, memory: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One line, with auto, behind a URL."""
+    """One line, behind a URL."""
     with caplog.at_level(logging.INFO, "tfstream"):
         stream_of(local, tmp_path).dataset()
-        stream_of(tfstream.open(memory), tmp_path, storage="cache").dataset()
         assert caplog.messages == []
         stream_of(tfstream.open(memory), tmp_path).dataset()
     assert caplog.messages == [
-        f"storage: cache, blocks are kept in {tmp_path}, since memory://streams is no local folder"
+        f"the blocks of memory://streams are read through {tmp_path}, a local folder"
     ]
-
-
-def test_reading_in_place_is_refused() -> None:
-    """It is not there."""
-    with pytest.raises(UsageError, match='storage="direct" is not there'):
-        tfstream.StreamOptions(storage="direct")
 
 
 def test_a_block_that_arrives_damaged_is_fetched_again(

