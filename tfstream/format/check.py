@@ -50,7 +50,7 @@ def check_dataset(catalog: Catalog, *, sources: bool = False) -> Iterator[Findin
     """
     for shard, path in enumerate(catalog.shards["path"].to_pylist()):
         yield from _check_shard(catalog, shard)
-        for error in _errors(partial(provenance.shard_provenance, catalog, shard)):
+        for error in _errors(partial(provenance.check_by_row, catalog, shard)):
             yield _of_shard(catalog, shard, f"provenance of {path}", error)
     for source, path in enumerate(catalog.sources["path"].to_pylist()):
         for error in _errors(partial(provenance.check_by_source, catalog, source)):

@@ -24,9 +24,9 @@ def read(
     *,
     rows: int | None = None,
     columns: Sequence[str] | None = None,
-    row_group: int | None = None,
+    row_groups: Sequence[int] | None = None,
 ) -> pa.Table:
-    """A table, or a group of its rows, in this thread.
+    """A table, or some of its row groups, in this thread; the file's metadata is its schema's.
 
     Arrow's own threads may still hold the bytes when Python ends, which aborts it.
 
@@ -35,7 +35,7 @@ def read(
         what: what a message calls it.
         rows: how many it must have at most; without, a bound from the length of the file holds.
         columns: those wanted; all if None.
-        row_group: the group wanted; all if None.
+        row_groups: those wanted, at least one; all if None.
 
     Raises:
         CorruptionError: if it cannot be read, or says that it is larger than it can be.
@@ -46,7 +46,7 @@ def read(
         where = pa.BufferReader(source) if isinstance(source, bytes) else storage.for_arrow(source)
         with storage.told_by_store(where), pq.ParquetFile(where) as file:
             about = file.metadata
-            groups = range(about.num_row_groups) if row_group is None else [row_group]
+            groups = range(about.num_row_groups) if row_groups is None else row_groups
             found = [about.row_group(i) for i in groups]
             # Not by its columns: pyarrow 26 ends the process at some that are damaged.
             held = sum(group.num_rows for group in found)
@@ -58,9 +58,9 @@ def read(
                     "restore it or convert again"
                 )
             wanted = None if columns is None else list(columns)
-            if row_group is None:
+            if row_groups is None:
                 table = file.read(wanted, use_threads=False)
             else:
-                table = file.read_row_group(row_group, wanted, use_threads=False)
+                table = file.read_row_groups(list(row_groups), wanted, use_threads=False)
             table.validate(full=True)
             return table

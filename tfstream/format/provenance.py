@@ -1,4 +1,4 @@
-"""Row id → (source, row of the source), and back; both delta-encoded with a page index."""
+"""Row id → (source, row of the source), and back: files whose row groups can each be checked."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -16,23 +17,20 @@ from numpy.typing import NDArray
 
 from tfstream import storage
 from tfstream.errors import CorruptionError, UsageError
-from tfstream.format import damage, index_files, parquet
+from tfstream.format import index_files, parquet
 from tfstream.format.index_files import generation_folder
 from tfstream.format.manifest import Catalog
 from tfstream.storage import Place, PlaceT
 
-ROW_GROUP_ROWS = 1 << 20
-"""Rows of a row group of the files by source."""
+ROW_GROUP_ROWS = 1 << 14
+"""Rows of a row group, the smallest part that can be read and checked by itself."""
+_DIGESTS = "sha256"
+"""Key of a file's metadata: the SHA-256 of the values of each row group, in hex, one after the
+other."""
+_HEX = 64
 
 _BY_ROW = pa.schema([("source", pa.int32()), ("source_row", pa.int64())])
 _BY_SOURCE = pa.schema([("row_id", pa.int64())])
-
-
-def digest_of(source: NDArray[Any], source_row: NDArray[Any]) -> str:
-    """SHA-256 of the provenance of a shard's rows, in hex."""
-    digest = hashlib.sha256(np.ascontiguousarray(source, "<i4").data)
-    digest.update(np.ascontiguousarray(source_row, "<i8").data)
-    return digest.hexdigest()
 
 
 def write_by_row(folder: Path, shard: int, source: NDArray[Any], source_row: NDArray[Any]) -> str:
@@ -45,18 +43,11 @@ def write_by_row(folder: Path, shard: int, source: NDArray[Any], source_row: NDA
         source_row: (rows,) its row there, 0-based.
 
     Returns:
-        `digest_of` them.
+        The SHA-256 in hex of the digests of its row groups.
     """
     table = pa.table([source.astype(np.int32), source_row.astype(np.int64)], schema=_BY_ROW)
-    with storage.publishing(by_row_path(folder, shard), durable=False) as file:
-        pq.write_table(
-            table,
-            file,
-            use_dictionary=["source"],
-            column_encoding={"source_row": "DELTA_BINARY_PACKED"},
-            write_page_index=True,
-        )
-    return digest_of(source, source_row)
+    groups = (table.slice(at, ROW_GROUP_ROWS) for at in range(0, len(table), ROW_GROUP_ROWS))
+    return _write(by_row_path(folder, shard), _BY_ROW, groups)
 
 
 def write_by_source(folder: Path, source: int, row_ids: Iterable[NDArray[Any]]) -> tuple[Path, str]:
@@ -65,39 +56,39 @@ def write_by_source(folder: Path, source: int, row_ids: Iterable[NDArray[Any]]) 
     A row that could not be read has the row id -1.
 
     Returns:
-        The file, and the SHA-256 in hex of the row ids.
+        The file, and the SHA-256 in hex of the digests of its row groups.
     """
-    path, digest = by_source_path(folder, source), hashlib.sha256()
+    path = by_source_path(folder, source)
+    groups = (pa.table([ids], schema=_BY_SOURCE) for ids in _chunks(row_ids))
+    return path, _write(path, _BY_SOURCE, groups)
+
+
+def _write(path: Path, schema: pa.Schema, groups: Iterable[pa.Table]) -> str:
+    digests = ""
     with (
         storage.publishing(path, durable=False) as file,
         pq.ParquetWriter(
             file,
-            _BY_SOURCE,
-            use_dictionary=False,
-            column_encoding={"row_id": "DELTA_BINARY_PACKED"},
+            schema,
+            use_dictionary=["source"] if "source" in schema.names else False,
+            column_encoding={schema.names[-1]: "DELTA_BINARY_PACKED"},
             write_page_index=True,
         ) as writer,
     ):
-        for ids in _chunks(row_ids):
-            digest.update(ids.astype("<i8").tobytes())
-            writer.write_table(pa.table([ids], schema=_BY_SOURCE), row_group_size=ROW_GROUP_ROWS)
-    return path, digest.hexdigest()
+        for group in groups:
+            writer.write_table(group)
+            digests += _digest_of(group)
+        writer.add_key_value_metadata({_DIGESTS: digests})
+    return hashlib.sha256(digests.encode()).hexdigest()
 
 
-def shard_provenance(catalog: Catalog, shard: int) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Source and row there, (rows,) int64 each, of the rows of a shard.
-
-    Raises:
-        CorruptionError: if the file is not what was written.
-    """
-    generation, first = _generation([p.shards for p in catalog.manifest.parents], shard)
-    path = by_row_path(generation_folder(catalog.folder, generation), shard - first)
-    rows = catalog.shards["rows"][shard].as_py()
-    table = _read(catalog, path, None, _BY_ROW, rows)
-    source, row = (np.asarray(table[name].to_numpy(), np.int64) for name in _BY_ROW.names)
-    if digest_of(source, row) != catalog.shards["provenance_sha256"][shard].as_py():
-        raise CorruptionError(f"{path} is not what was written for shard {shard}; convert again")
-    return source + (catalog.manifest.parents[generation - 1].sources if generation else 0), row
+def _digest_of(group: pa.Table) -> str:
+    """SHA-256 of its columns, little-endian, in hex."""
+    digest = hashlib.sha256()
+    for field in group.schema:
+        dtype = np.dtype(field.type.to_pandas_dtype()).newbyteorder("<")
+        digest.update(np.ascontiguousarray(group[field.name].to_numpy(), dtype).data)
+    return digest.hexdigest()
 
 
 def rows_of_sources(catalog: Catalog, row_ids: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -109,6 +100,9 @@ def rows_of_sources(catalog: Catalog, row_ids: NDArray[Any]) -> tuple[NDArray[An
 
     Returns:
         Source ordinal and row there, (n,) int64 each.
+
+    Raises:
+        CorruptionError: if a file is not what was written.
     """
     first = catalog.shards["first_row"].to_numpy()
     shards = np.searchsorted(first, row_ids, side="right") - 1
@@ -116,9 +110,10 @@ def rows_of_sources(catalog: Catalog, row_ids: NDArray[Any]) -> tuple[NDArray[An
 
     def find(shard: int) -> None:
         wanted = np.flatnonzero(shards == shard)
-        sources, rows = shard_provenance(catalog, shard)
-        places = row_ids[wanted] - first[shard]
-        source[wanted], source_row[wanted] = sources[places], rows[places]
+        file = _of_shard(catalog, shard)
+        table = file.rows(row_ids[wanted] - first[shard])
+        source[wanted] = table["source"].to_numpy() + file.first_source
+        source_row[wanted] = table["source_row"].to_numpy()
 
     # The rows of a step may be of hundreds of shards; decoding and hashing leave Python's lock.
     with ThreadPoolExecutor() as pool:
@@ -140,36 +135,31 @@ def row_ids_of(catalog: Catalog, source: int, source_rows: NDArray[Any]) -> NDAr
 
     Raises:
         UsageError: if the source has no such row, or it could not be read.
-        CorruptionError: if the files of the two directions do not agree.
+        CorruptionError: if the file is not what was written.
     """
-    rows = catalog.sources["rows"][source].as_py()
+    file, name = _of_source(catalog, source), catalog.sources["path"][source].as_py()
     for row in source_rows:
-        if not 0 <= row < rows:
-            name = catalog.sources["path"][source].as_py()
-            raise UsageError(f"{name} has rows 0 to {rows - 1}, there is no row {row}")
-    generation, first = _generation([p.sources for p in catalog.manifest.parents], source)
-    path = by_source_path(generation_folder(catalog.folder, generation), source - first)
-    groups = np.asarray(source_rows, np.int64) // ROW_GROUP_ROWS
-    found = np.empty(len(groups), np.int64)
-    for group in np.unique(groups):
-        wanted = groups == group
-        ids = _read(catalog, path, int(group), _BY_SOURCE, ROW_GROUP_ROWS)["row_id"].to_numpy()
-        places = source_rows[wanted] - group * ROW_GROUP_ROWS
-        if len(ids) <= places.max():
-            raise _damaged(path, source)
-        found[wanted] = ids[places]
-    # What the other direction tells is checked by its hash.
-    there = found >= 0
-    back = rows_of_sources(catalog, np.minimum(found[there], catalog.rows - 1))
-    if (back[0] != source).any() or (back[1] != source_rows[there]).any():
-        raise _damaged(path, source)
-    if not there.all():
-        check_by_source(catalog, source)
-        name, row = catalog.sources["path"][source].as_py(), source_rows[np.argmax(found < 0)]
+        if not 0 <= row < file.length:
+            raise UsageError(f"{name} has rows 0 to {file.length - 1}, there is no row {row}")
+    table = file.rows(np.asarray(source_rows, np.int64))
+    found: NDArray[np.int64] = table["row_id"].to_numpy()
+    if (found >= catalog.rows).any():
+        raise file.damaged()
+    if (found < 0).any():
         raise UsageError(
-            f"row {row} of {name} could not be read; {quarantine_path(catalog, source)} tells why"
+            f"row {source_rows[np.argmax(found < 0)]} of {name} could not be read; "
+            f"{quarantine_path(catalog, source)} tells why"
         )
     return found
+
+
+def check_by_row(catalog: Catalog, shard: int) -> None:
+    """Check where all rows of a shard come from.
+
+    Raises:
+        CorruptionError: if the file is not what was written.
+    """
+    _of_shard(catalog, shard).check()
 
 
 def check_by_source(catalog: Catalog, source: int) -> None:
@@ -178,21 +168,87 @@ def check_by_source(catalog: Catalog, source: int) -> None:
     Raises:
         CorruptionError: if the file is not what was written.
     """
+    _of_source(catalog, source).check()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _File:
+    """A file of either direction, and what it must hold."""
+
+    catalog: Catalog
+    path: Place
+    schema: pa.Schema
+    length: int
+    """Rows."""
+    sha256: str
+    """Of the digests of its row groups."""
+    what: str
+    first_source: int = 0
+    """The first source of its generation."""
+
+    def rows(self, places: NDArray[Any]) -> pa.Table:
+        """Rows at `places`, (n,) int64, 0-based."""
+        groups, group_of = np.unique(places // ROW_GROUP_ROWS, return_inverse=True)
+        table = self._checked(groups.tolist())
+        # Each group before the last of the file is as long as the others.
+        return table.take(group_of.reshape(-1) * ROW_GROUP_ROWS + places % ROW_GROUP_ROWS)
+
+    def check(self) -> None:
+        """Read all of it."""
+        for group in range(-(-self.length // ROW_GROUP_ROWS)):
+            self._checked([group])
+
+    def damaged(self) -> CorruptionError:
+        return CorruptionError(
+            f"{self.path} is not what was written for {self.what}; convert again"
+        )
+
+    def _checked(self, groups: list[int]) -> pa.Table:
+        """Some row groups, which are what was written."""
+        index_files.refuse_links(self.catalog.folder, self.path)
+        sizes = [min(ROW_GROUP_ROWS, self.length - group * ROW_GROUP_ROWS) for group in groups]
+        table = parquet.read(self.path, str(self.path), rows=sum(sizes), row_groups=groups)
+        digests = (table.schema.metadata or {}).get(_DIGESTS.encode(), b"")
+        if (
+            hashlib.sha256(digests).hexdigest() != self.sha256
+            or not table.schema.equals(self.schema)
+            or any(table[name].null_count for name in self.schema.names)
+            or len(table) != sum(sizes)
+        ):
+            raise self.damaged()
+        start = 0
+        for group, size in zip(groups, sizes, strict=True):
+            expected = digests[group * _HEX : (group + 1) * _HEX].decode("ascii", "replace")
+            if _digest_of(table.slice(start, size)) != expected:
+                raise self.damaged()
+            start += size
+        return table
+
+
+def _of_shard(catalog: Catalog, shard: int) -> _File:
+    parents = catalog.manifest.parents
+    generation, first = _generation([parent.shards for parent in parents], shard)
+    return _File(
+        catalog=catalog,
+        path=by_row_path(generation_folder(catalog.folder, generation), shard - first),
+        schema=_BY_ROW,
+        length=catalog.shards["rows"][shard].as_py(),
+        sha256=catalog.shards["provenance_sha256"][shard].as_py(),
+        what=f"shard {shard}",
+        first_source=parents[generation - 1].sources if generation else 0,
+    )
+
+
+def _of_source(catalog: Catalog, source: int) -> _File:
     generation, first = _generation([p.sources for p in catalog.manifest.parents], source)
-    path = by_source_path(generation_folder(catalog.folder, generation), source - first)
-    digest = hashlib.sha256()
-    index_files.refuse_links(catalog.folder, path)
-    with damage.told(str(path)):
-        groups = pq.read_metadata(storage.for_arrow(path)).num_row_groups
-    for group in range(groups):
-        ids = _read(catalog, path, group, _BY_SOURCE, ROW_GROUP_ROWS)["row_id"].to_numpy()
-        digest.update(ids.astype("<i8").tobytes())
-    if digest.hexdigest() != catalog.sources["by_source_sha256"][source].as_py():
-        raise _damaged(path, source)
-
-
-def _damaged(path: Place, source: int) -> CorruptionError:
-    return CorruptionError(f"{path} is not what was written for source {source}; convert again")
+    return _File(
+        catalog=catalog,
+        path=by_source_path(generation_folder(catalog.folder, generation), source - first),
+        schema=_BY_SOURCE,
+        length=catalog.sources["rows"][source].as_py(),
+        sha256=catalog.sources["by_source_sha256"][source].as_py(),
+        what=f"source {source}",
+    )
 
 
 def quarantine_path(catalog: Catalog, source: int) -> Place:
@@ -241,18 +297,6 @@ def by_row_path(folder: PlaceT, shard: int) -> PlaceT:
 def by_source_path(folder: PlaceT, source: int) -> PlaceT:
     """Where the row ids of a source lie, counted in its generation."""
     return folder / "provenance" / "by-source" / f"{source:05d}.parquet"
-
-
-def _read(
-    catalog: Catalog, path: Place, row_group: int | None, schema: pa.Schema, rows: int
-) -> pa.Table:
-    """A file, or a group of its rows, which must have these columns and no null."""
-    index_files.refuse_links(catalog.folder, path)
-    table = parquet.read(path, str(path), rows=rows, row_group=row_group)
-    is_other = not table.schema.equals(schema)
-    if is_other or any(table[name].null_count for name in schema.names):
-        raise CorruptionError(f"{path} has other columns than were written; convert again")
-    return table
 
 
 def _chunks(pieces: Iterable[NDArray[Any]]) -> Iterator[NDArray[Any]]:
