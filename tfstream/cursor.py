@@ -8,6 +8,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from tfstream.errors import DataError, ResumeError, TfstreamError, UsageError
+from tfstream.format import strict_json
 from tfstream.spec import CHOICES, Spec
 
 
@@ -73,8 +74,8 @@ class Cursor:
             DataError: if it is none, with the field.
         """
         try:
-            values: Any = json.loads(text)
-        except (ValueError, RecursionError) as error:
+            values: Any = strict_json.parsed(text)
+        except ValueError as error:
             raise DataError(f"the cursor is not JSON: {error}") from error
         if not isinstance(values, dict):
             raise DataError(f"expected an object, found {values!r}. Where: the cursor")

@@ -81,6 +81,15 @@ def check(url: str) -> None:
     _system(url)
 
 
+def file_system(url: str) -> Any:  # noqa: ANN401 - drivers have no common class
+    """What fsspec reads a URL with, for what it knows of endpoint and credentials.
+
+    Raises:
+        UsageError: as `check`.
+    """
+    return _system(url)[0]
+
+
 def read(url: str) -> bytes:
     """A whole object.
 

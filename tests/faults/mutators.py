@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import random
@@ -66,7 +67,8 @@ def changed_json(data: bytes, rng: random.Random) -> bytes:
         return changed_bytes(data, rng)
     try:
         for _ in range(rng.choice([1, 1, 2, 4])):
-            document = _changed_value(document, rng)
+            # Read anew: a value that stands in two places may come to hold itself.
+            document = _changed_value(json.loads(json.dumps(document)), rng)
         return json.dumps(document).encode()
     except RecursionError:
         return changed_bytes(data, rng)
@@ -86,8 +88,7 @@ def _changed_value(document: Any, rng: random.Random) -> Any:
         place.append(place[key])
     elif kind == 2:
         other, name = rng.choice(held)
-        # A copy: a value may not hold itself.
-        place[key] = json.loads(json.dumps(other[name])) if name in _keys(other) else None
+        place[key] = copy.deepcopy(other[name]) if name in _keys(other) else None
     else:
         place[key] = rng.choice(_VALUES)
     return document

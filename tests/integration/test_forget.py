@@ -123,6 +123,7 @@ def test_no_file_has_the_values_of_a_forgotten_row(folder: Path) -> None:
     assert rows_by_id(after) == expected
     assert after.rows == ROWS - 1
     assert list(check_dataset(after.subset.catalog, sources=True)) == []
+    assert list(folder.rglob(index_files.PARENT)) == []  # what was before an append has it, too
     forgotten = after.subset.catalog.manifest.forgotten
     assert [one.digest for one in forgotten] == [before.digest]
     assert after.digest != before.digest
@@ -185,6 +186,18 @@ def test_a_forgotten_group_has_no_name(folder: Path) -> None:
     names = [path.name for path in folder.rglob("*.tfrecord")]
     assert not [name for name in names if "day=2" in name]
     assert [name for name in names if "day=1" in name]
+
+
+def test_all_rows_can_be_forgotten(folder: Path) -> None:
+    """What is left answers questions, and takes new rows."""
+    after = tfstream.forget(folder, where="id >= 0")
+    assert (after.rows, after.where("id > 3 and word = 'word-1'").rows) == (0, 0)
+    assert list(check_dataset(after.subset.catalog)) == []
+    source = Path(open_catalog(folder).manifest.root) / "2.parquet"
+    pq.write_table(table().slice(0, 3), source)
+    again = tfstream.append(source, folder)
+    source.unlink()
+    assert sorted(rows_by_id(again)) == [0, 1, 2]
 
 
 def test_an_append_follows(folder: Path) -> None:

@@ -280,6 +280,35 @@ def test_a_second_conversion_is_kept_out(
     same_files(local / "out", home)
 
 
+def test_a_writer_that_lost_its_claim_writes_no_manifest(
+    local: Path, home: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another one took it while files were put, or was quicker with its manifest."""
+    inner, put = remote.put_file, remote.put
+
+    def taken(url: str, path: Path) -> None:
+        inner(url, path)
+        put(remote.join(home, ".tmp/writer.json"), b"{}")
+
+    def quicker(url: str, data: bytes, *, if_absent: bool = False) -> None:
+        if url.endswith("manifest.json"):
+            put(url, b"another")
+        put(url, data, if_absent=if_absent)
+
+    options = tfstream.ConvertOptions(temp=str(tmp_path / "temp"))
+    with monkeypatch.context() as patch:
+        patch.setattr(remote, "put_file", taken)
+        with pytest.raises(ResumeError, match="took over"):
+            tfstream.convert(local / "in", home, group_by=["month"], options=options)
+    assert not remote.exists(remote.join(home, "manifest.json"))
+    remote.delete(remote.join(home, ".tmp/writer.json"))
+    with monkeypatch.context() as patch:
+        patch.setattr(remote, "put", quicker)
+        with pytest.raises(ResumeError, match="holds"):
+            tfstream.convert(local / "in", home, group_by=["month"], options=options)
+    assert remote.read(remote.join(home, "manifest.json")) == b"another"
+
+
 def test_something_else_is_not_written_over(local: Path, home: str, tmp_path: Path) -> None:
     """And the call leaves nothing."""
     remote.put(remote.join(home, "mine.txt"), b"mine")

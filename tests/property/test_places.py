@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -95,6 +96,14 @@ def test_a_dropped_remainder_has_no_step(case: tuple[Subset, Spec, Places], epoc
     )
     which, _ = Places(subset, dropping).steps_of(epoch, np.arange(subset.catalog.rows))
     assert len(which) == spec.full_steps * spec.batch_size
+
+
+@given(places(), st.sampled_from(["rows", "blocks"]))
+def test_a_spec_with_other_sizes_is_refused(case: tuple[Subset, Spec, Places], name: str) -> None:
+    """Its digest may say that it is of this subset."""
+    subset, spec, _ = case
+    with pytest.raises(UsageError, match=f"the spec has .*{name}.*, its subset"):
+        Places(subset, replace(spec, **{name: getattr(spec, name) + 1}))
 
 
 def test_a_spec_of_another_subset_is_refused() -> None:

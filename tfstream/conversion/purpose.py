@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from tfstream import storage
 from tfstream.errors import ResumeError
+from tfstream.format import strict_json
 
 
 def read_purpose(path: Path) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def read_purpose(path: Path) -> dict[str, Any]:
         ResumeError: if it is none.
     """
     try:
-        found: dict[str, Any] = json.loads(storage.read(path))
+        found: dict[str, Any] = strict_json.parsed(storage.read(path))
         states = found["sources"].values()
         right = isinstance(found["parents"], list) and all(
             [type(number) for number in state] == [int, int] for state in states

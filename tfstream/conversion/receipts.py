@@ -24,6 +24,7 @@ from tfstream.conversion.scheduling import Scheduler
 from tfstream.conversion.shards import BatchRecord, ShardRecord
 from tfstream.conversion.text_source import Inferred
 from tfstream.errors import StorageError
+from tfstream.format import strict_json
 
 _RECORDS = {record.__name__: record for record in (Run, ShardRecord, BatchRecord, Inferred, Bad)}
 _UNREADABLE = (
@@ -107,7 +108,7 @@ def _keep(receipt: Path, function: Callable[..., T], arguments: Sequence[Any]) -
 def _kept(receipt: Path) -> list[Any] | None:
     """The result in a receipt, alone in a list; None if it does not count any more."""
     try:
-        return [decode(json.loads(storage.read(receipt)))]
+        return [decode(strict_json.parsed(storage.read(receipt)))]
     except _UNREADABLE:
         return None
 

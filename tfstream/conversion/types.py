@@ -39,6 +39,10 @@ def kept_schema(schema: pa.Schema, where: str) -> pa.Schema:
         kept = [pair for field in schema for pair in _columns(field.name, field.type)]
     except DataError as error:
         raise DataError(f"{where}: {error}") from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{where} has a column whose name is not UTF-8, {error.object[:80]!r}; rename it"
+        ) from error
     names = [name for name, _ in kept]
     twice = sorted(name for name, count in Counter(names).items() if count > 1)
     if twice:

@@ -79,36 +79,27 @@ def without(before: Catalog, after: Catalog, row_ids: NDArray[Any]) -> tuple[pa.
     schema, firsts = before.schema, _spans(before)[0]
     touched = np.zeros(len(firsts), bool)
     touched[np.searchsorted(firsts, row_ids, side="right") - 1] = True
-    parts: list[tuple[pa.Table, pa.Table]] = []
+    parts = []
     left = Subset.whole(after)
     for span in np.flatnonzero(touched).tolist():
         own = np.arange(len(firsts)) == span
         read = [part for part, _ in _read(left, schema, firsts, own)]
-        first = int(firsts[span])
         if not read:
-            parts.append((_nothing(schema, first), statistics.VOCABULARY_COUNTS.empty_table()))
-            continue
+            continue  # A span without any row has no entries.
         rows = StoredRows.joined(read)
-        bounds = np.array([0, len(rows)])
+        bounds, first = np.array([0, len(rows)]), int(firsts[span])
         parts.append(
             statistics.compute(schema, rows.packs, rows.missing, rows.texts, bounds, first)
         )
-    found = []
-    for old, new in zip(
-        (before.statistics, before.vocabulary_counts), zip(*parts, strict=True), strict=True
-    ):
+
+    def put_in(old: pa.Table, new: list[pa.Table]) -> pa.Table:
         kept = old.filter(pa.array(~np.isin(old["first_row"].to_numpy(), firsts[touched])))
-        found.append(pa.concat_tables([kept, *new]).sort_by("first_row"))
-    return found[0], found[1]
+        return pa.concat_tables([kept, *new]).sort_by("first_row")
 
-
-def _nothing(schema: Schema, first: int) -> pa.Table:
-    """The entries of a span without any row."""
-    lines = [
-        {"first_row": first, "column": name, "count": 0, "nulls": 0, "valid": 0}
-        for name in schema.names
-    ]
-    return pa.Table.from_pylist(lines, schema=statistics.STATISTICS)
+    return (
+        put_in(before.statistics, [entries for entries, _ in parts]),
+        put_in(before.vocabulary_counts, [counts for _, counts in parts]),
+    )
 
 
 def may_be_null(subset: Subset, columns: Sequence[str]) -> bool:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from tfstream import storage
 from tfstream.errors import CorruptionError, DataError, UsageError
-from tfstream.format import damage, index_checks, index_files
+from tfstream.format import damage, index_checks, index_files, strict_json
 from tfstream.format.canonical import canonical
 from tfstream.format.document import Manifest, document_sha256
 from tfstream.format.document import check as check_document
@@ -303,8 +303,8 @@ def _parse(folder: Place, path: Place) -> tuple[str, Manifest, dict[str, str]]:
     """The digest, the manifest, and the SHA-256 of each table's file."""
     where = f"Where: {path}"
     try:
-        document = json.loads(index_files.read_inside(folder, path))
-    except (ValueError, RecursionError) as error:
+        document = strict_json.parsed(index_files.read_inside(folder, path))
+    except ValueError as error:
         raise DataError(f"the manifest is not JSON: {error}. {where}") from error
     check_document(document, where)
     if document_sha256(document) != document["manifest_sha256"]:

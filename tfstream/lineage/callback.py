@@ -75,16 +75,16 @@ class LineageCallback(StreamCallback):
                 are event files too, see `lineage.board`, written when the log is.
 
         Raises:
-            UsageError: if `flush_steps` is less than 1, or a metric has the name of a column of
-                `Run.steps`.
+            UsageError: if `flush_steps` is less than 1, or a metric comes twice or is called as a
+                column of `Run.steps`.
         """
         super().__init__(stream)
         if flush_steps < 1:
             raise UsageError(f"flush_steps must be at least 1, got {flush_steps}")
-        if isinstance(metrics, str) or set(metrics) & set(table.STEPS.names):
+        if isinstance(metrics, str) or not table.are_metrics(metrics):
             raise UsageError(
-                f"metrics is a list of names other than {', '.join(table.STEPS.names)}; "
-                f"got {metrics!r}"
+                "metrics is a list of names, each once and none of "
+                f"{', '.join(table.STEPS.names)}; got {metrics!r}"
             )
         self._spool = Spool(storage.place(folder))
         self._validation, self._flush_steps = validation, flush_steps

@@ -15,7 +15,7 @@ from typing import Any
 from tfstream import storage
 from tfstream.cursor import parse_spec
 from tfstream.errors import DataError, ResumeError, UsageError
-from tfstream.format import index_files, recipe
+from tfstream.format import index_files, recipe, strict_json
 from tfstream.format.document import FORMAT
 from tfstream.format.recipe import Step
 from tfstream.format.subset import Subset
@@ -92,8 +92,8 @@ def read(folder: Place) -> Description:
             f"there is no run in {folder}: {path} does not exist; give LineageCallback's folder"
         )
     try:
-        values: Any = json.loads(index_files.read_inside(folder, path))
-    except (ValueError, RecursionError) as error:
+        values: Any = strict_json.parsed(index_files.read_inside(folder, path))
+    except ValueError as error:
         raise DataError(f"the run's description is not JSON: {error}. Where: {path}") from error
     parser = _Parser(path)
     found = parser.mapping(values, "")

@@ -106,6 +106,8 @@ def read(path: Place) -> Log:
         )
     attempt = found[0]
     assert isinstance(attempt, Attempt)  # noqa: S101 - for the type checker: `decode` says so
+    if not table.are_metrics(attempt.metrics):
+        raise DataError(f"{path} names metrics that no log can have: {attempt.metrics!r}")
     moved = next((record for record in found if isinstance(record, Moved)), None)
     if moved is None:
         steps = [record for record in found if isinstance(record, Steps)]

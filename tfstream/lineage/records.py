@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from tfstream.format import strict_json
 from tfstream.format.document import FORMAT
 from tfstream.lineage.tally import UINT64, Piece
 from tfstream.share import WHOLE, Share
@@ -41,6 +42,8 @@ _METRICS = struct.Struct("<cqI")
 _TEST = struct.Struct("<cBq")
 _END = struct.Struct("<cq")
 _HASH_BYTES = 32
+_MOST = 1 << 20
+"""Workers, and replicas of one, at most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -220,7 +223,7 @@ def _head(attempt: Attempt) -> dict[str, Any]:
 
 
 def _decode_attempt(record: bytes) -> Attempt:
-    values: Any = json.loads(record[1:]) if record[:1] == b"A" else None
+    values: Any = strict_json.parsed(record[1:]) if record[:1] == b"A" else None
     if not isinstance(values, dict) or values.get("format") != FORMAT:
         raise ValueError("it does not say how the attempt began")
     skipped = (range(int(start), int(stop)) for start, stop in values["skip_steps"])
@@ -240,7 +243,10 @@ def _decode_attempt(record: bytes) -> Attempt:
 
 def _share(values: Mapping[str, int]) -> Share:
     names = ("index", "count", "replicas")
-    return Share(**{name: int(values[name]) for name in names})
+    found = Share(**{name: int(values[name]) for name in names})
+    if not 0 <= found.index < found.count <= _MOST or not 0 < found.replicas <= _MOST:
+        raise ValueError(f"there is no share {found}")
+    return found
 
 
 def _steps(record: Steps) -> bytes:

@@ -107,6 +107,11 @@ def logged(attempt: Attempt, steps: Sequence[Steps], metrics: Sequence[Metrics])
     )
 
 
+def are_metrics(names: Sequence[str]) -> bool:
+    """Whether columns can have these names beside those that every step has."""
+    return len({*names, *STEPS.names}) == len(names) + len(STEPS)
+
+
 def steps(logs: Mapping[int, Log], spec: Spec) -> pa.Table:
     """The steps of all attempts, by attempt and step; columns as in `STEPS`."""
     metrics = tuple(dict.fromkeys(n for log in logs.values() for n in log.attempt.metrics))
@@ -164,7 +169,10 @@ def read(path: Place, sha256: str, attempt: Attempt) -> pa.Table:
     schema = _schema(LOGGED, attempt.metrics)
     table = parquet.read(path, str(path), columns=schema.names)
     with damage.told(str(path)):
-        return table.cast(schema)
+        found = table.cast(schema)
+    if any(found[name].null_count for name in LOGGED.names):
+        raise CorruptionError("a step is null")
+    return found
 
 
 def _schema(fixed: pa.Schema, metrics: Sequence[str]) -> pa.Schema:

@@ -21,9 +21,11 @@ import numpy as np
 import tensorflow as tf
 
 from tfstream import order
+from tfstream.errors import StorageError
 from tfstream.format.block_cache import BlockCache, default_folder
 from tfstream.format.places import Places
 from tfstream.order import Spec
+from tfstream.pipeline import direct
 from tfstream.remote_path import RemotePath
 from tfstream.skips import Skips
 
@@ -222,19 +224,29 @@ class _Serving:
 
 
 def gate_of(stream: Stream) -> Gate | None:
-    """The gate of a stream's next graph; None for a local data set, which needs none.
+    """The gate of a stream's next graph; None for a data set that TensorFlow reads in place.
 
     Raises:
         StorageError: if the folder for blocks cannot be written.
     """
     catalog, options = stream.subset.catalog, stream.options
-    if not isinstance(catalog.folder, RemotePath):
+    if not isinstance(catalog.folder, RemotePath) or options.storage == "direct":
         return None
     folder = Path(options.cache or default_folder()).absolute()
-    _log.info("the blocks of %s are read through %s, a local folder", catalog.folder, folder)
+    try:
+        blocks = BlockCache(catalog, folder, options.cache_bytes)
+    except StorageError as error:
+        reason = direct.refusal(catalog.folder)
+        if options.storage == "cache" or reason:
+            raise
+        _log.warning("%s is read in place by TensorFlow, since %s", catalog.folder, error)
+        return None
+    _log.info(
+        "%s is read through %s, where its blocks are checked and kept", catalog.folder, folder
+    )
     return Gate(
         Places(stream.subset, stream.spec, stream.share),
-        BlockCache(catalog, folder, options.cache_bytes),
+        blocks,
         is_skipped=partial(_is_skipped, stream.spec, stream.skips),
         parallelism=stream.parallelism,
     )

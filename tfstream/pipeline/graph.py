@@ -21,7 +21,7 @@ from tfstream.fingerprint import fingerprints
 from tfstream.format import block, expressions
 from tfstream.format.subset import Subset
 from tfstream.order import Spec
-from tfstream.pipeline import bitmaps, decode, records
+from tfstream.pipeline import bitmaps, decode, direct, records
 from tfstream.pipeline.arrays import TENSORFLOW
 from tfstream.pipeline.columns import Tables, WindowColumns
 from tfstream.pipeline.control import Control
@@ -113,9 +113,8 @@ class Plan:
         self.offset = tf.constant(catalog.block_offset[blocks], tf.int64)
         self.shard = tf.constant(catalog.block_shard[blocks], tf.int32)
         self.tokens = tf.constant(catalog.shard_tokens.view(np.int64), tf.int64)
-        self.paths = tf.constant(
-            [str(catalog.folder / path) for path in catalog.shards["path"].to_pylist()]
-        )
+        paths, self.request_bytes = direct.places_of(subset, has_gate=gate is not None)
+        self.paths = tf.constant(paths)
         self.bitmaps = bitmaps.bitmaps_of(subset)
         self.layout = None if layout is None else layout.mapped(tf.constant)
         self.needed, self.records = _needed(self)

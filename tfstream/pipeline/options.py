@@ -16,6 +16,7 @@ _Shuffle = Literal["global", "shards", "none"]
 _Batches = Literal["mixed", "group"]
 _Remainder = Literal["keep", "drop"]
 _NullLabel = Literal["error", "drop"]
+_Storage = Literal["auto", "cache", "direct"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +57,10 @@ class StreamOptions:
     """Windows that are made at the same time; by default the number of cores, from 2 to 4."""
     prefetch: int = 16
     """Batches that are ready ahead of training."""
+    storage: _Storage = "auto"
+    """How a data set behind a URL is read. "cache": its blocks are fetched ahead into a folder on
+    this machine, checked and kept. "direct": TensorFlow reads them in place, anew each epoch, with
+    the extra `io`. "auto": the first, unless the folder cannot be had; a log line says which."""
     cache: str | os.PathLike[str] | None = None
     """Folder on this machine into which the blocks of a data set behind a URL are fetched, shared
     by all processes; by default TFSTREAM_CACHE, or `tfstream` in the user's folder for caches."""
@@ -77,6 +82,7 @@ class StreamOptions:
             "batches": _Batches,
             "remainder": _Remainder,
             "null_label": _NullLabel,
+            "storage": _Storage,
         }
         for name, allowed in choices.items():
             if (value := getattr(self, name)) not in get_args(allowed):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tensorflow as tf
 
@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from tfstream.pipeline.graph import Plan
 
 Tensor = Any
+
+_REQUESTS = 16
+"""Of a window at the same time, where a store is read in place."""
 
 _as_is = tf.autograph.experimental.do_not_convert
 
@@ -67,10 +70,11 @@ def _read(plan: Plan, blocks: Tensor, run: tuple[int, int], folder: Tensor | Non
     if width:
         offsets += width * plan.rows(blocks)
     count = tf.size(blocks, tf.int64)
-    records = _records(paths, offsets, each)
+    places = _Places(paths, offsets, each, plan.request_bytes)
+    records = _records(places)
     is_whole = tf.size(records, tf.int64) == count * each
     # TensorFlow's own error names no file: once there is one, it is looked for block by block.
-    absent = tf.cond(is_whole, lambda: count, lambda: _first_unreadable(paths, offsets, each))
+    absent = tf.cond(is_whole, lambda: count, lambda: _first_unreadable(places))
     here = _at(plan, blocks, tf.minimum(absent, count - 1))
     complete = tf.debugging.Assert(
         is_whole,
@@ -105,42 +109,67 @@ def _checked(plan: Plan, blocks: Tensor, index: int, records: Tensor) -> Tensor:
         return tf.identity(first)
 
 
-def _records(paths: Tensor, offsets: Tensor, each: int) -> Tensor:
-    """As many records from each of these places, (places · each,); fewer if one is unreadable."""
-    places = tf.data.Dataset.from_tensor_slices((paths[:, tf.newaxis], offsets[:, tf.newaxis]))
+class _Places(NamedTuple):
+    """Where records are."""
+
+    paths: Tensor
+    """(places,) string."""
+    offsets: Tensor
+    """(places,) int64."""
+    each: int
+    """Records that follow each other at a place."""
+    request_bytes: int
+    """Bytes to ask a store for at once; 0 for a disk, which is read as records need it."""
+
+
+def _records(places: _Places) -> Tensor:
+    """The records of all places, (places · each,); fewer if one is unreadable."""
+    found = tf.data.Dataset.from_tensor_slices(
+        (places.paths[:, tf.newaxis], places.offsets[:, tf.newaxis])
+    )
 
     def from_place(path: Tensor, offset: Tensor) -> tf.data.Dataset:
-        return _from(path, offset, each)
+        return _from(path, offset, places)
 
     def read(_: Tensor) -> Tensor:
-        records = _by_one_thread(places.flat_map(_as_is(from_place)))
-        return records.batch(tf.size(paths, tf.int64) * each).get_single_element()
+        if places.request_bytes:
+            # Each place has `each` records, so they stay in order.
+            records = found.interleave(
+                _as_is(from_place),
+                cycle_length=_REQUESTS,
+                block_length=places.each,
+                num_parallel_calls=_REQUESTS,
+                deterministic=True,
+            )
+        else:
+            records = _by_one_thread(found.flat_map(_as_is(from_place)))
+        return records.batch(tf.size(places.paths, tf.int64) * places.each).get_single_element()
 
     nothing = tf.data.Dataset.from_tensors(tf.zeros([0], tf.string))
     found = tf.data.Dataset.range(1).map(_as_is(read)).ignore_errors(log_warning=True)
     return found.concatenate(nothing).take(1).get_single_element()
 
 
-def _first_unreadable(paths: Tensor, offsets: Tensor, each: int) -> Tensor:
+def _first_unreadable(places: _Places) -> Tensor:
     """Index of the first place where not all can be read; their number, if all can be now."""
-    count = tf.size(paths, tf.int64)
-    places = tf.data.Dataset.from_tensor_slices(
-        (tf.range(count), paths[:, tf.newaxis], offsets[:, tf.newaxis])
+    count, each = tf.size(places.paths, tf.int64), places.each
+    found = tf.data.Dataset.from_tensor_slices(
+        (tf.range(count), places.paths[:, tf.newaxis], places.offsets[:, tf.newaxis])
     )
 
     def index_of(index: Tensor, path: Tensor, offset: Tensor) -> Tensor:
-        records = _from(path, offset, each).batch(each, drop_remainder=True).get_single_element()
+        records = _from(path, offset, places).batch(each, drop_remainder=True).get_single_element()
         with tf.control_dependencies([records]):
             return tf.identity(index)
 
-    readable = places.map(_as_is(index_of)).ignore_errors()
+    readable = found.map(_as_is(index_of)).ignore_errors()
     return readable.reduce(
         tf.zeros([], tf.int64), lambda first, index: first + tf.cast(first == index, tf.int64)
     )
 
 
-def _from(path: Tensor, offset: Tensor, each: int) -> tf.data.Dataset:
-    """As many records of a file, (1,) string, from a byte offset on, (1,) int64.
+def _from(path: Tensor, offset: Tensor, places: _Places) -> tf.data.Dataset:
+    """The records of a file, (1,) string, at a byte offset, (1,) int64.
 
     Only to be called in a function: at the top level TensorFlow forgets the offset when it
     serialises the dataset.
@@ -148,10 +177,11 @@ def _from(path: Tensor, offset: Tensor, each: int) -> tf.data.Dataset:
     variant = tf.raw_ops.TFRecordDatasetV2(
         filenames=path,
         compression_type="",
-        buffer_size=tf.constant(0, tf.int64),
+        buffer_size=tf.constant(places.request_bytes, tf.int64),
         byte_offsets=offset,
     )
-    return tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string)).take(each)
+    records = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+    return records.take(places.each)
 
 
 def _by_one_thread(records: tf.data.Dataset) -> tf.data.Dataset:

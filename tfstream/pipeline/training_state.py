@@ -17,7 +17,7 @@ import numpy as np
 from tfstream import storage
 from tfstream.cursor import Cursor
 from tfstream.errors import CorruptionError, DataError
-from tfstream.format import framing
+from tfstream.format import framing, strict_json
 from tfstream.format.document import FORMAT
 
 
@@ -81,7 +81,7 @@ class TrainingState:
                 "restore it, or remove it to begin anew"
             ) from error
         try:
-            found: Any = json.loads(head)
+            found: Any = strict_json.parsed(head)
             if found["format"] != FORMAT:
                 raise ValueError(f"its format is {found['format']!r}")
             parts: dict[str, list[Variable]] = {str(part): [] for part in found["parts"]}
