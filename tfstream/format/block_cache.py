@@ -192,19 +192,25 @@ class BlockCache:
 
 def _own_folder(users: Path) -> tuple[int, Path]:
     """A folder of this process, and the lock that says that it lives."""
-    name = uuid.uuid4().hex
-    draft = users / f"{name}.draft"
-    lock = os.open(draft, os.O_CREAT | os.O_RDWR, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    # Under its last name it is locked from the first moment on, or others would clear it up.
-    draft.rename(users / f"{name}.lock")
-    (users / name).mkdir()
-    return lock, users / name
+    while True:
+        name = uuid.uuid4().hex
+        draft = users / f"{name}.draft"
+        lock = os.open(draft, os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            # Under its last name it is locked from the first moment on.
+            draft.rename(users / f"{name}.lock")
+        except FileNotFoundError:
+            # Another process locked it first, and cleared it up.
+            os.close(lock)
+            continue
+        (users / name).mkdir()
+        return lock, users / name
 
 
 def _clear(users: Path) -> None:
     """Remove the folders of processes that are dead."""
-    for path in users.glob("*.lock"):
+    for path in (*users.glob("*.draft"), *users.glob("*.lock")):
         try:
             lock = os.open(path, os.O_RDWR)
         except FileNotFoundError:
