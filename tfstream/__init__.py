@@ -195,8 +195,9 @@ def forget(
     and the data set has a new digest that names the one before. What held the values is removed
     then; as it was before nobody can open the data set, and `verify` of a run on that says when
     its rows were forgotten. A call that is killed leaves one or the other, and the same call again
-    comes to the end. `tfstream forget --dry-run` tells which runs saw the rows, and where else
-    values may be: sources, rows that could not be read, checkpoints.
+    comes to the end. Copies behind URLs are not touched, but blocks of them are removed from this
+    machine's folder for blocks (TFSTREAM_CACHE). `tfstream forget --dry-run` tells which runs saw
+    the rows, and where else values may be: sources, rows that could not be read, checkpoints.
 
     Args:
         shards: the folder of the data set, on this machine. Nothing else may read it meanwhile.

@@ -210,6 +210,7 @@ def forget(
 ) -> None:
     """Remove the values of some rows from all files of a data set, for good."""
     from tfstream.conversion import forget as forgetting
+    from tfstream.format.block_cache import default_folder
     from tfstream.lineage.witnesses import witnesses
 
     screen = Screen()
@@ -223,7 +224,11 @@ def forget(
         return
     if len(found.row_ids) and not yes:
         typer.confirm("Forget them? Nothing brings them back", abort=True)
-    forgetting.forget(found)
+    removed, cache = forgetting.forget(found), default_folder()
+    screen.say(f"{removed.blocks:,} blocks removed from the cache {cache}")
+    if removed.readers:
+        screen.say(f"may still hold their values: {removed.readers} processes that read through it")
+    screen.say("may still hold their values: such folders of others, or of other machines")
     screen.say(f"forgotten; the data set is {open_catalog(out).digest} now")
 
 

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -229,11 +229,16 @@ def write_lines(folder: Path) -> Path:
 
 
 def attempt(run: Callable[[], None], wait_s: float | None = None) -> int:
-    """Run in a fork, killed after a time if one is given.
+    """Run in a fork, killed after a time if one is given; as `ended` says."""
+    pid = begun(run)
+    if wait_s is not None:
+        time.sleep(wait_s)
+        os.kill(pid, signal.SIGKILL)
+    return ended(pid)
 
-    Returns:
-        Its exit code, or minus the signal that ended it.
-    """
+
+def begun(run: Callable[[], None]) -> int:
+    """The id of a fork that runs something."""
     pid = os.fork()
     if pid == 0:
         try:
@@ -244,18 +249,25 @@ def attempt(run: Callable[[], None], wait_s: float | None = None) -> int:
             traceback.print_exc()
             os._exit(1)
         os._exit(0)
-    if wait_s is not None:
-        time.sleep(wait_s)
-        os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+def ended(pid: int) -> int:
+    """The exit code of a fork, or minus the signal that ended it."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def at_changes(act: Callable[[int], None]) -> None:
-    """Call `act` with the number of each change of a file's name from now on, just before it."""
+def at_changes(act: Callable[[int], None], also: Collection[str] = ()) -> None:
+    """Call `act` with the number of each change of a file's name from now on, just before it.
+
+    Args:
+        act: what to do.
+        also: events of `sys.audit` that count as well.
+    """
     count = itertools.count()
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
-        if event in _CHANGES:
+        if event in _CHANGES or event in also:
             act(next(count))
 
     sys.addaudithook(hook)

@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import tfstream
-from tfstream import cli, storage
+from tfstream import cli, remote, storage
 from tfstream.conversion import forget as forgetting
-from tfstream.errors import CorruptionError, ResumeError, UsageError
-from tfstream.format import index_files
+from tfstream.errors import CorruptionError, ResumeError, StorageError, UsageError
+from tfstream.format import block_cache, index_files
+from tfstream.format.block_cache import BlockCache
 from tfstream.format.check import check_dataset
 from tfstream.format.manifest import open_catalog
 from tfstream.lineage.witnesses import witnesses
@@ -350,6 +351,64 @@ def test_sources_at_a_url_are_named_as_such(folder: Path) -> None:
     manifest = replace(found.catalog.manifest, root="s3://bucket/in")
     there = replace(found, catalog=replace(found.catalog, manifest=manifest))
     assert there.sources == ["s3://bucket/in/0.parquet", "s3://bucket/in/1.parquet"]
+
+
+@pytest.mark.parametrize("scheme", ["memory", "s3"])
+def test_no_block_in_the_cache_has_the_values(
+    scheme: str,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> None:
+    """Of whatever copy it was, and of a dead process; blocks of other shards stay."""
+    url = f"memory://{tmp_path.name}"
+    if scheme == "s3":
+        url = f"{request.getfixturevalue('bucket')}/x"
+    for name in storage.below(folder):
+        remote.put_file(f"{url}/{name}", folder / name)
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("TFSTREAM_CACHE", str(cache))
+    catalog = open_catalog(storage.place(url))
+    reading = BlockCache(catalog, cache, 1 << 30)
+    blocks = range(len(catalog.block_shard))
+    reading.hand_out(blocks, "all")
+    # As a process that was killed leaves its folder: without anybody who holds the lock.
+    dead = reading.used.with_name("dead")
+    shutil.copytree(reading.used, dead)
+    dead.with_suffix(".lock").touch()
+    found = {line.split(": ")[0].split("/")[0] for line in holding(cache, needles(SECRET))}
+    assert found == {"blocks", "in-use"}
+    planned = forgetting.planned(folder, where=f"id = {SECRET}", row_ids=None)
+    lost = int(np.isin(catalog.block_shard, planned.shards).sum())
+    assert forgetting.forget(planned) == (lost, 1)
+    assert [p.name for p in (cache / "in-use").glob("*.lock")] == [f"{reading.used.name}.lock"]
+    reading.close()
+    assert holding(cache, needles(SECRET)) == []
+    assert len(list((cache / "blocks").glob("*/*"))) == len(blocks) - lost > 0
+
+
+def test_a_block_that_cannot_be_removed_is_an_error(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before anything is changed."""
+    catalog = open_catalog(folder)
+    monkeypatch.setenv("TFSTREAM_CACHE", str(tmp_path))
+    sha256 = catalog.shards["sha256"][0].as_py()
+    (block_cache._place(tmp_path, sha256, 0) / "in the way").mkdir(parents=True)
+    with pytest.raises(StorageError, match=r"cannot remove blocks in .*; remove the folder"):
+        tfstream.forget(folder, row_ids=[0])
+    assert open_catalog(folder).digest == catalog.digest
+
+
+def test_the_command_tells_of_caches(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it removed from which folder, and that there may be others."""
+    monkeypatch.setenv("TFSTREAM_CACHE", str(folder.parent / "cache"))
+    asked = ["forget", str(folder), "--row-id", "3", "--yes"]
+    text = " ".join(CliRunner().invoke(cli.app, asked).output.split())
+    assert f"0 blocks removed from the cache {folder.parent / 'cache'}" in text
+    assert "such folders of others, or of other machines" in text
+    assert not (folder.parent / "cache").exists()
 
 
 def test_what_cannot_be_forgotten_is_refused(folder: Path) -> None:

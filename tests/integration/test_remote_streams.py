@@ -300,7 +300,10 @@ def test_the_folder_of_a_dead_process_is_cleared_up(local: tfstream.Shards, tmp_
         os._exit(0)
     os.waitpid(pid, 0)
     assert len(list((tmp_path / "in-use").glob("*.lock"))) == 2
+    # Of one that died before its lock had the last name.
+    (tmp_path / "in-use" / "dead.draft").touch()
     BlockCache(catalog, tmp_path, LIMIT).close()
-    assert list((tmp_path / "in-use").glob("*.lock")) == [living.used.with_suffix(".lock")]
+    left = {path.name for path in (tmp_path / "in-use").iterdir()}
+    assert left == {living.used.name, f"{living.used.name}.lock"}
     living.close()
     shutil.rmtree(tmp_path)

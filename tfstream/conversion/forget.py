@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from tfstream import storage
 from tfstream.conversion.lock import locked
 from tfstream.errors import ResumeError, UsageError
-from tfstream.format import erased, index_files, kept_statistics, reader
+from tfstream.format import block_cache, erased, index_files, kept_statistics, reader
+from tfstream.format.block_cache import Removed
 from tfstream.format.document import Forgotten
 from tfstream.format.manifest import (
     BLOCKS,
@@ -86,8 +87,14 @@ def planned(
     return Forgetting(catalog=catalog, row_ids=ids, shards=tuple(shards.tolist()))
 
 
-def forget(found: Forgetting) -> None:
+def forget(found: Forgetting) -> Removed:
     """Write the files again, publish the manifest, remove what held the rows.
+
+    Blocks of copies behind URLs that this machine's cache keeps go first, so that a call that is
+    killed later has removed them; at worst they are fetched again.
+
+    Returns:
+        What was removed from the cache.
 
     Raises:
         ResumeError: if a conversion is at work there, or has not come to its end.
@@ -103,10 +110,12 @@ def forget(found: Forgetting) -> None:
             )
         if open_catalog(folder).digest != found.catalog.digest:
             raise UsageError(f"{folder} has changed meanwhile; call again")
+        removed = block_cache.remove(found.catalog, found.shards, block_cache.default_folder())
         _remove_unnamed(folder)
         if len(found.row_ids):
             storage.publish(folder / MANIFEST, _written(found, folder))
             _remove_unnamed(folder)
+        return removed
 
 
 def _written(found: Forgetting, folder: Path) -> bytes:

@@ -18,12 +18,15 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 from tfstream import storage
 from tfstream.errors import CorruptionError, StorageError
 from tfstream.format import reader
 from tfstream.format.manifest import Catalog
 
+_KEPT, _USERS = "blocks", "in-use"
+"""What is in the folder."""
 _READERS = 16
 """Requests at the same time."""
 _REQUEST_BYTES = 8 << 20
@@ -37,6 +40,40 @@ def default_folder() -> Path:
     if found := os.environ.get("TFSTREAM_CACHE"):
         return Path(found)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tfstream"
+
+
+class Removed(NamedTuple):
+    """What `remove` found in a folder."""
+
+    blocks: int
+    """Blocks that were there and are gone."""
+    readers: int
+    """Processes that read through the folder now, and keep what they were handed out."""
+
+
+def remove(catalog: Catalog, shards: Iterable[int], folder: Path) -> Removed:
+    """Remove the blocks of some shards, whatever copy of the data set they came from.
+
+    What dead processes had in use goes, too.
+
+    Args:
+        catalog: the data set.
+        shards: ordinals.
+        folder: the cache; it need not exist.
+
+    Raises:
+        StorageError: if a block cannot be removed.
+    """
+    users, gone = folder / _USERS, 0
+    with _told(folder, "remove"):
+        _clear(users)
+        for shard in shards:
+            sha256 = catalog.shards["sha256"][shard].as_py()
+            for offset in catalog.block_offset[catalog.block_shard == shard].tolist():
+                with contextlib.suppress(FileNotFoundError):
+                    _place(folder, sha256, offset).unlink()
+                    gone += 1
+        return Removed(blocks=gone, readers=len(list(users.glob("*.lock"))))
 
 
 class BlockCache:
@@ -54,7 +91,7 @@ class BlockCache:
             StorageError: if the folder cannot be written.
         """
         self._catalog, self._limit = catalog, limit_bytes
-        self._kept, users = folder / "blocks", folder / "in-use"
+        self._folder, self._kept, users = folder, folder / _KEPT, folder / _USERS
         self._sha256 = catalog.shards["sha256"].to_pylist()
         self._unseen = limit_bytes
         """Bytes that came since the folder was last looked through."""
@@ -102,9 +139,7 @@ class BlockCache:
     def _place(self, block: int) -> Path:
         catalog = self._catalog
         shard = self._sha256[int(catalog.block_shard[block])]
-        text = f"{shard}:{int(catalog.block_offset[block])}"
-        name = hashlib.sha256(text.encode()).hexdigest()
-        return self._kept / name[:2] / name
+        return _place(self._folder, shard, int(catalog.block_offset[block]))
 
     def _is_linked(self, block: int, out: Path) -> bool:
         """Whether a block was there, whole, and lies in a folder now."""
@@ -190,21 +225,33 @@ class BlockCache:
                 total -= size
 
 
+def _place(folder: Path, sha256: str, offset: int) -> Path:
+    """Where the block is kept that begins at an offset of the shard with this hash."""
+    name = hashlib.sha256(f"{sha256}:{offset}".encode()).hexdigest()
+    return folder / _KEPT / name[:2] / name
+
+
 def _own_folder(users: Path) -> tuple[int, Path]:
     """A folder of this process, and the lock that says that it lives."""
-    name = uuid.uuid4().hex
-    draft = users / f"{name}.draft"
-    lock = os.open(draft, os.O_CREAT | os.O_RDWR, 0o600)
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    # Under its last name it is locked from the first moment on, or others would clear it up.
-    draft.rename(users / f"{name}.lock")
-    (users / name).mkdir()
-    return lock, users / name
+    while True:
+        name = uuid.uuid4().hex
+        draft = users / f"{name}.draft"
+        lock = os.open(draft, os.O_CREAT | os.O_RDWR, 0o600)
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            # Under its last name it is locked from the first moment on.
+            draft.rename(users / f"{name}.lock")
+        except FileNotFoundError:
+            # Another process locked it first, and cleared it up.
+            os.close(lock)
+            continue
+        (users / name).mkdir()
+        return lock, users / name
 
 
 def _clear(users: Path) -> None:
     """Remove the folders of processes that are dead."""
-    for path in users.glob("*.lock"):
+    for path in (*users.glob("*.draft"), *users.glob("*.lock")):
         try:
             lock = os.open(path, os.O_RDWR)
         except FileNotFoundError:
@@ -221,13 +268,15 @@ def _clear(users: Path) -> None:
 
 
 @contextlib.contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _told(path: Path, verb: str = "keep") -> Iterator[None]:
     try:
         yield
     except StorageError:
         raise
     except OSError as error:
+        advice = "make room or name another folder by StreamOptions(cache=) or TFSTREAM_CACHE"
+        if verb == "remove":
+            advice = "remove the folder yourself"
         raise StorageError(
-            f"cannot keep blocks in {path}: {error.strerror or error}; make room or name another "
-            "folder by StreamOptions(cache=) or TFSTREAM_CACHE"
+            f"cannot {verb} blocks in {path}: {error.strerror or error}; {advice}"
         ) from error
