@@ -171,6 +171,16 @@ def read_range(path: Place, offset: int, size_bytes: int) -> bytes:
         return file.read(min(size_bytes, os.fstat(file.fileno()).st_size))
 
 
+def is_file(path: Place) -> bool:
+    """Whether there is a file.
+
+    Raises:
+        StorageError: if that cannot be asked for, as of a name that is too long.
+    """
+    with _told(path):
+        return path.is_file()
+
+
 def size(path: Place) -> int:
     """Number of bytes of a file.
 

@@ -105,10 +105,13 @@ def test_a_wrong_log_of_a_worker_is_named(run: tfstream.Run, how: str) -> None:
         shorter = one.parent / "shorter"
         consume(run.description.training.folder, shorter, 2, FIRST, STOP - 3)
         for suffix in (".log", ".parquet"):
-            source = attempts.read_all(shorter)[0][1].path.with_suffix(suffix)
-            other.with_suffix(suffix).write_bytes(source.read_bytes())
+            source = attempts.read_all(shorter)[0][0].path.with_suffix(suffix)
+            one.with_suffix(suffix).write_bytes(source.read_bytes())
         named = "its steps are not those of"
-    found = [str(finding) for finding in tfstream.open_run(run.folder).verify()]
+    again = tfstream.open_run(run.folder)
+    if how == "cut":
+        assert again.steps["step"].to_pylist() == list(range(STOP))  # as the longer one tells
+    found = [str(finding) for finding in again.verify()]
     assert any(named in text for text in found), found
 
 

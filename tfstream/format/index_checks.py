@@ -22,7 +22,7 @@ def check_paths(paths: list[str], where: Place) -> None:
     """
     for text in paths:
         path = PurePosixPath(text)
-        if path.is_absolute() or ".." in path.parts:
+        if path.is_absolute() or ".." in path.parts or "\0" in text:
             raise DataError(f"{text!r} is not a path inside the data set. Where: {where}")
 
 

@@ -42,7 +42,7 @@ class Fed:
             if not remote.is_url(self.feed.relative_folder):
                 places.append(self.folder / self.feed.relative_folder)
         for place in places:
-            if (place / MANIFEST).is_file():
+            if storage.is_file(place / MANIFEST):
                 return open_catalog(place, self.feed.dataset)
         raise UsageError(
             f"the data set of the run {self.folder} is not in {' nor in '.join(map(str, places))}; "
