@@ -7,10 +7,11 @@ import mmap
 import os
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeVar
 
 import pyarrow as pa
@@ -27,6 +28,10 @@ PlaceT = TypeVar("PlaceT", Path, Place)
 
 _HASH_CHUNK = 1 << 20
 _FLUSHES = 32
+_REQUESTS = 16
+"""Questions to a store at the same time."""
+_LISTED = 8
+"""So many objects in a folder are rather listed than asked for one by one."""
 DRAFT = ".draft"
 """How the names of files end that are being written."""
 
@@ -191,6 +196,40 @@ def size(path: Place) -> int:
         return remote.size(path.url)
     with _told(path):
         return path.stat().st_size
+
+
+def sizes(folder: Place, names: Sequence[str]) -> list[int]:
+    """Numbers of bytes of files in a folder and below; of objects many at once.
+
+    Args:
+        folder: where they lie.
+        names: the way to each from there, with slashes.
+
+    Raises:
+        StorageError: if one cannot be asked for; of several, the first.
+    """
+    if not isinstance(folder, RemotePath):
+        return [size(folder / name) for name in names]
+    homes = Counter(PurePosixPath(name).parent for name in names)
+    listed: dict[str, int] = {}
+    with ThreadPoolExecutor(_REQUESTS) as pool:
+        many = [home for home, count in homes.items() if count >= _LISTED]
+        for home, found in zip(many, pool.map(_listed, [folder / h for h in many]), strict=True):
+            listed |= {(home / name).as_posix(): number for name, number in found.items()}
+        # What is not in a list is asked for by its name, which tells why if it cannot be had.
+        asked = pool.map(lambda n: listed[n] if n in listed else size(folder / n), names)
+        return list(asked)
+
+
+def _listed(folder: RemotePath) -> dict[str, int]:
+    """What a store tells of the objects in a folder; nothing if it does not list them."""
+    if remote.scheme(folder.url) in {"http", "https"}:
+        return {}
+    try:
+        return remote.below(folder.url)
+    except StorageError:
+        # Who may read objects may not always list them.
+        return {}
 
 
 def relative(path: Place, start: Place) -> str:

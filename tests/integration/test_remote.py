@@ -13,7 +13,7 @@ import fsspec
 import pytest
 
 from tests import object_store
-from tfstream import remote
+from tfstream import remote, storage
 from tfstream.errors import StorageError, UsageError
 
 
@@ -73,6 +73,33 @@ def test_listings_are_sorted_and_relative(home: str) -> None:
         remote.join(home, "b/c"),
         remote.join(home, "b/d.x"),
     ]
+
+
+def test_sizes_of_many_objects_are_listed(home: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that are alone are asked for, and so are all where no list can be had."""
+    names = [f"many/{i}.x" for i in range(9, -1, -1)] + ["few/a", "few/b/c"]
+    for i, name in enumerate(names):
+        remote.put(remote.join(home, name), b"x" * i)
+    asked, size = list[str](), remote.size
+
+    def counted(url: str) -> int:
+        asked.append(url)
+        return size(url)
+
+    monkeypatch.setattr(remote, "size", counted)
+    folder = storage.place(home)
+    assert storage.sizes(folder, names) == list(range(12))
+    assert sorted(asked) == [remote.join(home, name) for name in ("few/a", "few/b/c")]
+    remote.delete(remote.join(home, "many/3.x"))
+    with pytest.raises(StorageError, match=r"many/3\.x: there is no such object"):
+        storage.sizes(folder, names)
+
+    def refused(url: str) -> dict[str, int]:
+        raise StorageError(f"cannot list {url}: 1 try, the last ended with PermissionError")
+
+    monkeypatch.setattr(remote, "below", refused)
+    names.remove("many/3.x")
+    assert storage.sizes(folder, names) == [*range(6), *range(7, 12)]
 
 
 def test_one_of_several_writers_wins(home: str) -> None:

@@ -377,16 +377,17 @@ class Stream:
     def _check_shards(self) -> None:
         """Refuse shards that are missing or have another length, before training starts."""
         catalog = self.subset.catalog
-        sizes = catalog.shards["size_bytes"].to_numpy()
-        for shard in np.unique(catalog.block_shard[self.subset.blocks]):
-            path = catalog.shard_path(int(shard))
-            refuse_links(catalog.folder, path)
-            try:
-                found = storage.size(path)
-            except StorageError as error:
-                raise StorageError(f"{error}; restore the shard or convert again") from error
-            if found != sizes[shard]:
+        shards = np.unique(catalog.block_shard[self.subset.blocks])
+        table = catalog.shards.select(["path", "size_bytes"]).take(shards).to_pydict()
+        for name in table["path"]:
+            refuse_links(catalog.folder, catalog.folder / name)
+        try:
+            sizes = storage.sizes(catalog.folder, table["path"])
+        except StorageError as error:
+            raise StorageError(f"{error}; restore the shard or convert again") from error
+        for name, size, expected in zip(table["path"], sizes, table["size_bytes"], strict=True):
+            if size != expected:
                 raise CorruptionError(
-                    f"the shard {path} has {found} bytes, expected {sizes[shard]}; "
+                    f"the shard {catalog.folder / name} has {size} bytes, expected {expected}; "
                     "restore it or convert again"
                 )
