@@ -15,7 +15,7 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from tfstream.errors import CorruptionError, StorageError
 from tfstream.format import reader
 from tfstream.format.manifest import Catalog
 
-_READERS = 16
+READERS = 16
 """Requests at the same time."""
 _REQUEST_BYTES = 8 << 20
 """Blocks that follow each other in a shard come in one request, up to so many bytes."""
@@ -64,7 +64,7 @@ class BlockCache:
             users.mkdir(exist_ok=True)
             _clear(users)
             self._lock, self.used = _own_folder(users)
-        self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="tfstream-fetch")
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="tfstream-fetch")
 
     def close(self) -> None:
         """Give back all that was handed out."""
@@ -91,7 +91,9 @@ class BlockCache:
             )
             if not is_here
         ]
-        for _ in self._pool.map(lambda run: self._fetch(run, out), self._runs(missing)):
+        for _ in self._pool.map(
+            lambda run: self._fetch(run, out), requests(self._catalog, missing)
+        ):
             pass
         self._evict()
 
@@ -122,24 +124,6 @@ class BlockCache:
                 return False
             os.utime(link)
         return True
-
-    def _runs(self, blocks: Sequence[int]) -> Iterator[list[int]]:
-        """Blocks that follow each other in a shard, together."""
-        catalog, run, size = self._catalog, list[int](), 0
-        for block in blocks:
-            length = int(catalog.block_size[block])
-            follows = run and (
-                catalog.block_shard[run[-1]] == catalog.block_shard[block]
-                and catalog.block_offset[run[-1]] + catalog.block_size[run[-1]]
-                == catalog.block_offset[block]
-            )
-            if run and (not follows or size + length > _REQUEST_BYTES):
-                yield run
-                run, size = [], 0
-            run.append(block)
-            size += length
-        if run:
-            yield run
 
     def _fetch(self, run: list[int], out: Path) -> None:
         catalog = self._catalog
@@ -188,6 +172,25 @@ class BlockCache:
                     return
                 path.unlink(missing_ok=True)
                 total -= size
+
+
+def requests(catalog: Catalog, blocks: Iterable[int]) -> Iterator[list[int]]:
+    """Blocks, ascending, in runs that come in one request: neighbours in a shard."""
+    run, size = list[int](), 0
+    for block in blocks:
+        length = int(catalog.block_size[block])
+        follows = run and (
+            catalog.block_shard[run[-1]] == catalog.block_shard[block]
+            and catalog.block_offset[run[-1]] + catalog.block_size[run[-1]]
+            == catalog.block_offset[block]
+        )
+        if run and (not follows or size + length > _REQUEST_BYTES):
+            yield run
+            run, size = [], 0
+        run.append(block)
+        size += length
+    if run:
+        yield run
 
 
 def _own_folder(users: Path) -> tuple[int, Path]:
