@@ -146,8 +146,9 @@ def _of_requests(task: Task, url: str) -> dict[str, Any]:
         runs = []
         for window in range(spec.windows_per_epoch):
             missing = sorted(set(places.reads(0, window).tolist()) - seen)
-            seen |= set(missing)
-            runs += requests(catalog, missing)
+            asked = list(requests(catalog, missing, lambda block: block not in seen))
+            seen.update(itertools.chain(*asked))
+            runs += asked
     fs, _ = fsspec.core.url_to_fs(url)
     signed = [
         urlsplit(fs.sign(catalog.shard_path(shard).url, expiration=_SIGNED_S))

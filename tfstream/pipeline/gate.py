@@ -234,7 +234,7 @@ def gate_of(stream: Stream) -> Gate | None:
     _log.info("the blocks of %s are read through %s, a local folder", catalog.folder, folder)
     return Gate(
         Places(stream.subset, stream.spec, stream.share),
-        BlockCache(catalog, folder, options.cache_bytes),
+        BlockCache(catalog, folder, options.cache_bytes, stream.subset.blocks),
         is_skipped=partial(_is_skipped, stream.spec, stream.skips),
         parallelism=stream.parallelism,
     )
