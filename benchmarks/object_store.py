@@ -96,17 +96,19 @@ def _put(url: str, folder: Path, path: Path) -> None:
 
 @contextmanager
 def _meant(endpoint: str) -> Iterator[None]:
-    """Let s3:// mean an endpoint, for fsspec and for TensorFlow."""
-    variables = CREDENTIALS | {"FSSPEC_S3_ENDPOINT_URL": endpoint, "S3_ENDPOINT": endpoint}
+    """Let s3:// mean an endpoint."""
+    variables = CREDENTIALS | {"FSSPEC_S3_ENDPOINT_URL": endpoint}
     before = {name: os.environ.get(name) for name in variables}
     # fsspec reads the variable once, when it is imported.
-    options: dict[str, Any] = fsspec.config.conf.get("s3", {})
+    conf: dict[str, Any] = fsspec.config.conf
+    kept = dict(conf)
     os.environ |= variables
-    fsspec.config.conf["s3"] = {"endpoint_url": endpoint}
+    conf["s3"] = {"endpoint_url": endpoint}
     try:
         yield
     finally:
-        fsspec.config.conf["s3"] = options
+        conf.clear()
+        conf.update(kept)
         for name, value in before.items():
             if value is None:
                 del os.environ[name]

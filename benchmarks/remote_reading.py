@@ -6,10 +6,11 @@ import http.client
 import importlib
 import itertools
 import multiprocessing
+import os
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from benchmarks.workload import Task
+    from tfstream.format.manifest import Catalog
 
 _MEGA = 1e6
 _SIGNED_S = 3_600
@@ -39,7 +41,7 @@ _BUFFER_BYTES = 8 << 20
 
 def run(task: Task) -> dict[str, Any]:
     """Measure a case; its first pass is checked and not timed."""
-    folder = tfstream_cases.kept_shards(task)
+    folder = _kept_shards(task)
     case = task.contender
     if case == "local":
         return _of_stream(task, str(folder), None, lambda: None)
@@ -61,32 +63,70 @@ def run(task: Task) -> dict[str, Any]:
             return _of_stream(task, url, cache, before)
 
 
+def _kept_shards(task: Task) -> Path:
+    """By months alone: objects of a store are better few and large."""
+    source = data.keep(task.source, lambda p: data.write_source(p, task.workload.rows))
+    convert = tfstream_cases.converter(["month"])
+    return tfstream_cases.keep(task.folder / "shards-by-month", lambda p: convert(source, p))
+
+
 def _of_stream(
     task: Task, place: str, cache: Path | None, before: Callable[[], None]
 ) -> dict[str, Any]:
     """Whole epochs of a stream, with something done before each that does not count."""
     stream = _stream(task, place, cache)
-    dataset, ledger = stream.dataset(), Ledger(task.workload.rows)
+    dataset, ledger, passes = stream.dataset(), Ledger(task.workload.rows), _Passes(task)
     start = time.perf_counter()
     for features, label in dataset:
         ledger.record(features, label)
-    first_s, starts_s, passes_s = time.perf_counter() - start, list[float](), list[float]()
-    while not passes_s or sum(passes_s) < task.workload.floor_s:
+    first_s, starts_s, found = time.perf_counter() - start, list[float](), set[int]()
+    while passes.go_on():
         before()
-        start, rows = time.perf_counter(), 0
-        for _, label in dataset:
-            if not rows:
-                starts_s.append(time.perf_counter() - start)
-            rows += len(label)
-        passes_s.append(time.perf_counter() - start)
-        if rows != task.workload.rows:
-            return {"figures": {}, "findings": [f"{rows} rows came in a later epoch"]}
+        with passes.timed():
+            start, rows = time.perf_counter(), 0
+            for _, label in dataset:
+                if not rows:
+                    starts_s.append(time.perf_counter() - start)
+                rows += len(label)
+        found.add(rows)
     announce_measured()
-    figures = _rates(task, _bytes(stream), passes_s)
+    later = found - {task.workload.rows}
     return {
-        "figures": figures | {"first batch s": min(starts_s), "epoch 0 s": first_s},
-        "findings": ledger.findings(whole=True),
+        "figures": passes.rates(stream.subset.catalog)
+        | {"first batch s": min(starts_s), "epoch 0 s": first_s},
+        "findings": ledger.findings(whole=True)
+        + [f"{rows} rows came in a later epoch" for rows in later],
     }
+
+
+class _Passes:
+    """What passes over all blocks took."""
+
+    def __init__(self, task: Task) -> None:
+        self._rows, self._floor_s = task.workload.rows, task.workload.floor_s
+        self._number, self._seconds, self._cpu_s = 0, 0.0, 0.0
+
+    def go_on(self) -> bool:
+        """Whether they have not taken long enough."""
+        return not self._number or self._seconds < self._floor_s
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """One of them."""
+        start, cpu = time.perf_counter(), time.process_time()
+        yield
+        self._seconds += time.perf_counter() - start
+        self._cpu_s += time.process_time() - cpu
+        self._number += 1
+
+    def rates(self, catalog: Catalog) -> dict[str, float]:
+        """Of all of them; the seconds are those of this process alone."""
+        rows, size_bytes = self._number * self._rows, int(catalog.block_size.sum())
+        return {
+            "M rows/s": rows / self._seconds / _MEGA,
+            "MB/s": self._number * size_bytes / self._seconds / _MEGA,
+            "CPU s / M rows": self._cpu_s / rows * _MEGA,
+        }
 
 
 def _stream(task: Task, place: str, cache: Path | None) -> tfstream.Stream:
@@ -97,18 +137,6 @@ def _stream(task: Task, place: str, cache: Path | None) -> tfstream.Stream:
         seed=SEED,
         options=tfstream.StreamOptions(packed=True, cache=cache),
     )
-
-
-def _bytes(stream: tfstream.Stream) -> int:
-    return int(stream.subset.catalog.block_size.sum())
-
-
-def _rates(task: Task, size_bytes: int, passes_s: list[float]) -> dict[str, float]:
-    passes, seconds = len(passes_s), sum(passes_s)
-    return {
-        "M rows/s": task.workload.rows * passes / seconds / _MEGA,
-        "MB/s": size_bytes * passes / seconds / _MEGA,
-    }
 
 
 def _read_once(task: Task, url: str, cache: Path) -> None:
@@ -122,93 +150,80 @@ def _empty(cache: Path) -> None:
         path.unlink()
 
 
-@dataclass(frozen=True, slots=True)
-class _Request:
-    """Blocks that one request asks for."""
-
-    blocks: list[int]
-    path: str
-    """Its address on the server, signed."""
-    range: str | None
-    size_bytes: int
-
-
 def _of_requests(task: Task, url: str) -> dict[str, Any]:
     """The requests of an epoch, as many at a time as the cache makes, and nothing else."""
     stream = _stream(task, url, None)
-    catalog, spec = stream.subset.catalog, stream.spec
-    if task.contender == "ceiling-whole":
-        every = range(len(catalog.block_rows))
-        runs = [list(g) for _, g in itertools.groupby(every, lambda b: int(catalog.block_shard[b]))]
-    else:
-        places = Places(stream.subset, spec, WHOLE)
-        seen: set[int] = set()
-        runs = []
-        for window in range(spec.windows_per_epoch):
-            missing = sorted(set(places.reads(0, window).tolist()) - seen)
-            asked = list(requests(catalog, missing, lambda block: block not in seen))
-            seen.update(itertools.chain(*asked))
-            runs += asked
+    catalog, whole = stream.subset.catalog, task.contender == "ceiling-whole"
     fs, _ = fsspec.core.url_to_fs(url)
     signed = [
         urlsplit(fs.sign(catalog.shard_path(shard).url, expiration=_SIGNED_S))
         for shard in range(catalog.shards.num_rows)
     ]
     wanted = []
-    for run in runs:
+    for run in _whole_shards(catalog) if whole else _ranges(stream):
         address = signed[int(catalog.block_shard[run[0]])]
-        offset = int(catalog.block_offset[run[0]])
-        size_bytes = sum(int(catalog.block_size[block]) for block in run)
-        whole = task.contender == "ceiling-whole"
-        wanted.append(
-            _Request(
-                run,
-                f"{address.path}?{address.query}",
-                None if whole else f"bytes={offset}-{offset + size_bytes - 1}",
-                size_bytes,
-            )
-        )
+        offset, size_bytes = int(catalog.block_offset[run[0]]), int(catalog.block_size[run].sum())
+        header = {} if whole else {"Range": f"bytes={offset}-{offset + size_bytes - 1}"}
+        wanted.append((run, f"{address.path}?{address.query}", header))
     own, kind = threading.local(), http.client
     connect = kind.HTTPSConnection if signed[0].scheme == "https" else kind.HTTPConnection
 
-    def fetch(request: _Request) -> bytes:
+    def fetch(request: tuple[list[int], str, dict[str, str]]) -> bytes:
         if not hasattr(own, "connection"):
             own.connection = connect(signed[0].netloc)
-        headers = {} if request.range is None else {"Range": request.range}
-        own.connection.request("GET", request.path, headers=headers)
+        own.connection.request("GET", request[1], headers=request[2])
         with own.connection.getresponse() as response:
             return bytes(response.read())
 
-    passes_s: list[float] = []
+    passes = _Passes(task)
     with ThreadPoolExecutor(READERS) as pool:
-        rows = sum(pool.map(lambda one: _rows(catalog, one, fetch(one)), wanted))
-        while not passes_s or sum(passes_s) < task.workload.floor_s:
-            start = time.perf_counter()
-            came = sum(len(found) for found in pool.map(fetch, wanted))
-            passes_s.append(time.perf_counter() - start)
+        rows = sum(pool.map(lambda one: _rows(catalog, one[0], fetch(one)), wanted))
+        while passes.go_on():
+            with passes.timed():
+                came = sum(len(found) for found in pool.map(fetch, wanted))
     announce_measured()
-    expected = task.workload.rows, _bytes(stream)
+    expected = task.workload.rows, int(catalog.block_size.sum())
     return {
-        "figures": _rates(task, expected[1], passes_s)
+        "figures": passes.rates(catalog)
         | {"requests": len(wanted), "kB a request": came / len(wanted) / 1e3},
         "findings": [] if (rows, came) == expected else [f"{rows} rows, {came} bytes came"],
     }
 
 
-def _rows(catalog: Any, request: _Request, found: bytes) -> int:
-    """How many rows came, once each block of them is as it was written."""
+def _whole_shards(catalog: Catalog) -> list[list[int]]:
+    """The blocks of each shard."""
+    every = range(len(catalog.block_rows))
+    return [list(run) for _, run in itertools.groupby(every, lambda b: int(catalog.block_shard[b]))]
+
+
+def _ranges(stream: tfstream.Stream) -> list[list[int]]:
+    """Blocks as an empty cache fetches them for the windows of an epoch, each once."""
+    places, seen, runs = Places(stream.subset, stream.spec, WHOLE), set[int](), list[list[int]]()
+    for window in range(stream.spec.windows_per_epoch):
+        missing = sorted(set(places.reads(0, window).tolist()) - seen)
+        asked = list(requests(stream.subset.catalog, missing, lambda block: block not in seen))
+        seen.update(itertools.chain(*asked))
+        runs += asked
+    return runs
+
+
+def _rows(catalog: Catalog, run: list[int], found: bytes) -> int:
+    """How many rows came, once each block of a request is as it was written."""
     start = 0
-    for block in request.blocks:
+    for block in run:
         stop = start + int(catalog.block_size[block])
-        reader.decoded(catalog, block, found[start:stop])
+        reader.check(catalog, block, found[start:stop])
         start = stop
-    return sum(int(catalog.block_rows[block]) for block in request.blocks)
+    return int(catalog.block_rows[run].sum())
 
 
 def _of_records(task: Task, url: str) -> dict[str, Any]:
     """The records of the shards, one after the other, by tensorflow-io."""
     importlib.import_module("tensorflow_io")
     tf = importlib.import_module("tensorflow")
+    fs, _ = fsspec.core.url_to_fs(url)
+    if endpoint := getattr(fs, "endpoint_url", None):
+        os.environ["S3_ENDPOINT"] = endpoint
     catalog = _stream(task, url, None).subset.catalog
     names = [catalog.shard_path(shard).url for shard in range(catalog.shards.num_rows)]
 
@@ -219,16 +234,15 @@ def _of_records(task: Task, url: str) -> dict[str, Any]:
     rows = 0
     for block, record in enumerate(records()):
         framed = framing.frame(record.numpy())
-        reader.decoded(catalog, block, framed)
+        reader.check(catalog, block, framed)
         rows += int(catalog.block_rows[block])
-    passes_s: list[float] = []
-    while not passes_s or sum(passes_s) < task.workload.floor_s:
-        start = time.perf_counter()
-        came = sum(1 for _ in records())
-        passes_s.append(time.perf_counter() - start)
+    passes = _Passes(task)
+    while passes.go_on():
+        with passes.timed():
+            came = sum(1 for _ in records())
     announce_measured()
     expected = task.workload.rows, len(catalog.block_rows)
     return {
-        "figures": _rates(task, int(catalog.block_size.sum()), passes_s),
+        "figures": passes.rates(catalog),
         "findings": [] if (rows, came) == expected else [f"{rows} rows, {came} blocks came"],
     }
