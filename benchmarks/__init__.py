@@ -35,6 +35,8 @@
     few_columns.py       job columns
     constant.py          job constant: a fit fed by one batch
     mixed_reading.py     job mixed-read
+    remote_reading.py    job remote: behind s3://, cold and warm, beside plain requests
+    object_store.py      the server that it asks
     mixing.py            job mixing: the quality of shuffles, drawn
     environments.py      the environments of peers
     jobs.py              who takes part in which job, and what a child does

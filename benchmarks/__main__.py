@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import shutil
 import sys
 import tempfile
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from benchmarks import comparing, data, drawing, environments, jobs, report, runner
+from benchmarks import cases, comparing, data, drawing, environments, jobs, report, runner
 from benchmarks.workload import JOBS, LARGE, OWN, UNKNOWN_WINDOW, Task, Workload
 
 if TYPE_CHECKING:
@@ -234,7 +235,11 @@ def _chosen(job: str, workload: Workload, prefixes: tuple[str, ...]) -> list[job
 
 
 def _is_installed(root: Path, job: str, entry: jobs.Entry, console: Console) -> bool:
-    """Whether a contender's environment is there; if not, say so."""
+    """Whether a contender's environment, or a case's module, is there; if not, say so."""
+    module = cases.JOBS[job].modules.get(entry.name) if job in OWN else None
+    if module and importlib.util.find_spec(module) is None:
+        console.print(f"{job} {entry.name}: skipped, there is no {module} in this environment")
+        return False
     there = environments.interpreter(root, entry.name) is not None
     if not there:
         name = entry.name.partition("-")[0]

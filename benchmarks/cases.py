@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ class Job:
     cases: Mapping[str, str]
     """What is done in each case, by name."""
     caption: str
+    modules: Mapping[str, str] = field(default_factory=dict)
+    """By case the module that it needs, where not every environment has it."""
     sayings: Callable[[Figures], list[str]] = lambda _: []
     """What the figures come to, in sentences."""
 
@@ -68,6 +70,15 @@ def _of_fits(figures: Figures) -> list[str]:
 def _of_mixed(figures: Figures) -> list[str]:
     pair = "tfstream-mixed", "textbook-mixed"
     return _ratio(figures, "M rows/s", *pair, "mixed rows, every column, against the textbook")
+
+
+def _of_remote(figures: Figures) -> list[str]:
+    found = []
+    for ceiling in ("ceiling", "ceiling-whole"):
+        found += _ratio(figures, "MB/s", "remote-cold", ceiling, f"cold against {ceiling}")
+    for case in ("remote-warm", "remote-warm-process"):
+        found += _ratio(figures, "MB/s", case, "local", f"{case} against local")
+    return found + _ratio(figures, "MB/s", "remote-cold", "tensorflow-io", "cold against its")
 
 
 JOBS: Mapping[str, Job] = {
@@ -151,5 +162,21 @@ JOBS: Mapping[str, Job] = {
         cases={"log": "10^6 steps through the callback, without a model"},
         caption="Bytes of the run's folder, compacted and just before. Resident memory; its growth "
         "by least squares over the last three quarters.",
+    ),
+    "remote": Job(
+        module="remote_reading",
+        cases={
+            "local": "shuffled epochs of the shards on this disk",
+            "remote-cold": "of the same behind s3://, the cache emptied before each epoch",
+            "remote-warm": "from the cache, once the first epoch has filled it",
+            "remote-warm-process": "the same, where another process has filled it",
+            "ceiling": "GETs of the epoch's ranges, as many at once, kept nowhere",
+            "ceiling-whole": "GETs of whole shards",
+            "tensorflow-io": "TFRecordDataset reads the shards one after the other, in place",
+        },
+        modules={"tensorflow-io": "tensorflow_io"},
+        caption="Packed tensors, whole epochs after epoch 0, which is checked. The server is moto, "
+        "on the same cores, or the store below TFSTREAM_BENCHMARK_URL.",
+        sayings=_of_remote,
     ),
 }

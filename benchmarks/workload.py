@@ -12,7 +12,10 @@ from typing import Any
 CONVERSIONS = ("convert", "mixed", "scale", "bounded")
 """Jobs that convert; each of their entries has its own number of rows."""
 
-OWN = ("start", "epochs", "columns", "constant", "mixed-read", "mixing", "lookup", "log")
+OWN = (
+    *("start", "epochs", "columns", "constant", "mixed-read", "mixing", "lookup", "log"),
+    "remote",
+)
 """Jobs with figures of their own; see `cases`."""
 
 LARGE = ("scale", "bounded", "groups", *OWN)

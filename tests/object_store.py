@@ -1,15 +1,7 @@
-"""A real S3 endpoint over HTTP: moto's server, in a process of its own."""
+"""What s3:// means in a test: a server's address, or a store of our own that answers as told."""
 
 from __future__ import annotations
 
-import os
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-import uuid
 from abc import abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,34 +11,8 @@ from threading import Thread
 import fsspec.config
 import pytest
 
+from benchmarks.object_store import CREDENTIALS
 from tfstream import remote
-
-CREDENTIALS = {
-    "AWS_ACCESS_KEY_ID": "testing",
-    "AWS_SECRET_ACCESS_KEY": "testing-secret",
-    "AWS_DEFAULT_REGION": "us-east-1",
-}
-
-
-@contextmanager
-def served() -> Iterator[str]:
-    """The address of a server that ends with the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        env=os.environ | CREDENTIALS,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    endpoint = f"http://127.0.0.1:{port}"
-    try:
-        _wait(endpoint, process)
-        yield endpoint
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def use(endpoint: str, patch: pytest.MonkeyPatch) -> None:
@@ -106,28 +72,3 @@ def reached(server: ThreadingHTTPServer, patch: pytest.MonkeyPatch) -> Iterator[
         server.shutdown()
         server.server_close()
         thread.join()
-
-
-def new_bucket(endpoint: str) -> str:
-    """The URL of a bucket of its own."""
-    name = f"tfstream-{uuid.uuid4().hex}"
-    urllib.request.urlopen(  # noqa: S310 - an address of this machine
-        urllib.request.Request(f"{endpoint}/{name}", method="PUT")  # noqa: S310
-    ).close()
-    return f"s3://{name}"
-
-
-def _wait(endpoint: str, process: subprocess.Popen[bytes]) -> None:
-    """Until it answers; an error if it ended instead."""
-    while not _answers(endpoint):
-        if process.poll() is not None:
-            raise RuntimeError(f"moto's server ended with {process.returncode}")
-        time.sleep(0.05)
-
-
-def _answers(endpoint: str) -> bool:
-    try:
-        urllib.request.urlopen(f"{endpoint}/moto-api/").close()  # noqa: S310 - as above
-    except (urllib.error.URLError, ConnectionError):
-        return False
-    return True

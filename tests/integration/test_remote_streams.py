@@ -19,9 +19,9 @@ import tensorflow as tf
 
 import tfstream
 from tests import streams
-from tfstream import remote
+from tfstream import remote, storage
 from tfstream.errors import CorruptionError, StorageError
-from tfstream.format.block_cache import BlockCache
+from tfstream.format.block_cache import BlockCache, requests
 
 LIMIT = 1 << 30
 
@@ -269,6 +269,32 @@ def test_a_block_that_arrives_damaged_is_fetched_again(
     cache.hand_out([5], "b")
     assert (cache.used / "b" / "5").stat().st_size == catalog.block_size[5]
     cache.close()
+
+
+@pytest.mark.parametrize("fits", [True, False])
+def test_what_lies_between_comes_along_if_the_cache_has_room_for_all(
+    local: tfstream.Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, fits: bool
+) -> None:
+    """So there are fewer requests, and still each byte comes once."""
+    catalog, read_range, sizes = local.subset.catalog, storage.read_range, list[int]()
+
+    def counted(path: storage.Place, offset: int, size: int) -> bytes:
+        sizes.append(size)
+        return read_range(path, offset, size)
+
+    monkeypatch.setattr(storage, "read_range", counted)
+    whole, number = int(catalog.block_size.sum()), len(catalog.block_size)
+    blocks = np.random.default_rng(3).permutation(number)
+    windows, every = np.array_split(blocks, 3), np.arange(number)
+    cache = BlockCache(catalog, tmp_path, whole - (not fits), every)
+    for name, window in enumerate(windows):
+        cache.hand_out(window, str(name))
+        found = {int(path.name) for path in (cache.used / str(name)).iterdir()}
+        assert found == set(window.tolist())
+    cache.close()
+    assert sum(sizes) == whole
+    apart = sum(len(list(requests(catalog, sorted(w.tolist()), lambda _: False))) for w in windows)
+    assert len(sizes) < apart if fits else len(sizes) == apart
 
 
 def test_the_least_recently_used_go_and_what_is_in_use_stays(

@@ -162,6 +162,22 @@ def unframed(
     return header, found
 
 
+def check(schema: Schema, data: bytes, expected: Header) -> None:
+    """Refuse what is not a whole block with this header, without a look at its values.
+
+    Raises:
+        ValueError: with what is wrong.
+    """
+    place, found = layout(schema).header, 0
+    for index, record in enumerate(framing.frames(data)):
+        own = Header.decode(record[place : place + HEADER_BYTES])
+        if own != expected.of_record(index):
+            raise ValueError(f"record {index} has the header {own}, expected {expected} + {index}")
+        found += 1
+    if found != len(schema.records):
+        raise ValueError(f"expected {len(schema.records)} records, found {found}")
+
+
 def encode(
     header: Header, fixed: Sequence[tuple[str, Buffer]], texts: Sequence[tuple[str, pa.Array]]
 ) -> bytes:

@@ -15,10 +15,13 @@ import os
 import shutil
 import threading
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from tfstream import storage
 from tfstream.errors import CorruptionError, StorageError
@@ -27,10 +30,12 @@ from tfstream.format.manifest import Catalog
 
 _KEPT, _USERS = "blocks", "in-use"
 """What is in the folder."""
-_READERS = 16
+READERS = 16
 """Requests at the same time."""
 _REQUEST_BYTES = 8 << 20
 """Blocks that follow each other in a shard come in one request, up to so many bytes."""
+_GAP_BYTES = 256 << 10
+"""So many bytes between two blocks cost less than another request, if they are wanted soon."""
 _TRIES = 3
 """How often a block is fetched that arrives damaged."""
 
@@ -79,13 +84,21 @@ def remove(catalog: Catalog, shards: Iterable[int], folder: Path) -> Removed:
 class BlockCache:
     """The blocks of one data set, fetched when they are not there."""
 
-    def __init__(self, catalog: Catalog, folder: Path, limit_bytes: int) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        folder: Path,
+        limit_bytes: int,
+        soon: NDArray[np.int64] | None = None,
+    ) -> None:
         """Make the folder, and clear up after processes that are dead.
 
         Args:
             catalog: the data set.
             folder: where blocks are kept, on a file system with hard links and flock.
             limit_bytes: of all data sets' blocks in the folder. Those in use come on top.
+            soon: (n,) ordinals of blocks that will all be asked for. If they fit into the limit,
+                those that lie between two that are fetched come in the same request.
 
         Raises:
             StorageError: if the folder cannot be written.
@@ -93,6 +106,9 @@ class BlockCache:
         self._catalog, self._limit = catalog, limit_bytes
         self._folder, self._kept, users = folder, folder / _KEPT, folder / _USERS
         self._sha256 = catalog.shards["sha256"].to_pylist()
+        self._soon = np.zeros(len(catalog.block_size), bool)
+        if soon is not None and int(catalog.block_size[soon].sum()) <= limit_bytes:
+            self._soon[soon] = True
         self._unseen = limit_bytes
         """Bytes that came since the folder was last looked through."""
         self._mutex = threading.Lock()
@@ -101,7 +117,7 @@ class BlockCache:
             users.mkdir(exist_ok=True)
             _clear(users)
             self._lock, self.used = _own_folder(users)
-        self._pool = ThreadPoolExecutor(_READERS, thread_name_prefix="tfstream-fetch")
+        self._pool = ThreadPoolExecutor(READERS, thread_name_prefix="tfstream-fetch")
 
     def close(self) -> None:
         """Give back all that was handed out."""
@@ -128,7 +144,9 @@ class BlockCache:
             )
             if not is_here
         ]
-        for _ in self._pool.map(lambda run: self._fetch(run, out), self._runs(missing)):
+        runs = requests(self._catalog, missing, self._is_welcome)
+        now = set(missing)
+        for _ in self._pool.map(lambda run: self._fetch(run, out, now), runs):
             pass
         self._evict()
 
@@ -150,7 +168,7 @@ class BlockCache:
             except FileNotFoundError:
                 return False
             try:
-                reader.decoded(self._catalog, block, link.read_bytes())
+                reader.check(self._catalog, block, link.read_bytes())
             except CorruptionError:
                 link.unlink()
                 place.unlink(missing_ok=True)
@@ -158,25 +176,11 @@ class BlockCache:
             os.utime(link)
         return True
 
-    def _runs(self, blocks: Sequence[int]) -> Iterator[list[int]]:
-        """Blocks that follow each other in a shard, together."""
-        catalog, run, size = self._catalog, list[int](), 0
-        for block in blocks:
-            length = int(catalog.block_size[block])
-            follows = run and (
-                catalog.block_shard[run[-1]] == catalog.block_shard[block]
-                and catalog.block_offset[run[-1]] + catalog.block_size[run[-1]]
-                == catalog.block_offset[block]
-            )
-            if run and (not follows or size + length > _REQUEST_BYTES):
-                yield run
-                run, size = [], 0
-            run.append(block)
-            size += length
-        if run:
-            yield run
+    def _is_welcome(self, block: int) -> bool:
+        """Whether a block that nobody waits for yet may come along."""
+        return bool(self._soon[block]) and not self._place(block).exists()
 
-    def _fetch(self, run: list[int], out: Path) -> None:
+    def _fetch(self, run: list[int], out: Path, wanted: set[int]) -> None:
         catalog = self._catalog
         path = catalog.shard_path(int(catalog.block_shard[run[0]]))
         sizes = [int(catalog.block_size[block]) for block in run]
@@ -188,21 +192,29 @@ class BlockCache:
                 start += size
             try:
                 for block, part in zip(run, parts, strict=True):
-                    reader.decoded(catalog, block, part)
+                    reader.check(catalog, block, part)
             except CorruptionError:
                 if number == _TRIES:
                     raise
             else:
                 break
         for block, part in zip(run, parts, strict=True):
-            link, place = out / str(block), self._place(block)
-            with _told(place):
-                link.write_bytes(part)
-                place.parent.mkdir(exist_ok=True)
-                with contextlib.suppress(FileExistsError):
-                    os.link(link, place)
+            self._keep(block, part, out)
+            if block not in wanted:
+                (out / str(block)).unlink()
         with self._mutex:
             self._unseen += sum(sizes)
+
+    def _keep(self, block: int, framed: bytes, out: Path) -> None:
+        link, place = out / str(block), self._place(block)
+        with _told(place):
+            link.write_bytes(framed)
+            with contextlib.suppress(FileExistsError):
+                try:
+                    os.link(link, place)
+                except FileNotFoundError:
+                    place.parent.mkdir(exist_ok=True)
+                    os.link(link, place)
 
     def _evict(self) -> None:
         """Remove what was used least recently, once a sixteenth of the limit has come."""
@@ -229,6 +241,40 @@ def _place(folder: Path, sha256: str, offset: int) -> Path:
     """Where the block is kept that begins at an offset of the shard with this hash."""
     name = hashlib.sha256(f"{sha256}:{offset}".encode()).hexdigest()
     return folder / _KEPT / name[:2] / name
+
+
+def requests(
+    catalog: Catalog, blocks: Iterable[int], is_welcome: Callable[[int], bool]
+) -> Iterator[list[int]]:
+    """Blocks in runs that come in one request each: those of a shard that follow each other.
+
+    Args:
+        catalog: the data set.
+        blocks: those that are wanted now, ascending.
+        is_welcome: whether another block, between two of these, may come along.
+    """
+    run, size = list[int](), 0
+    for block in blocks:
+        length = int(catalog.block_size[block])
+        if run:
+            between = range(run[-1] + 1, block)
+            gap = int(catalog.block_size[between.start : block].sum())
+            joins = (
+                catalog.block_shard[run[-1]] == catalog.block_shard[block]
+                and gap <= _GAP_BYTES
+                and size + gap + length <= _REQUEST_BYTES
+                and all(map(is_welcome, between))
+            )
+            if joins:
+                run.extend(between)
+                size += gap
+            else:
+                yield run
+                run, size = [], 0
+        run.append(block)
+        size += length
+    if run:
+        yield run
 
 
 def _own_folder(users: Path) -> tuple[int, Path]:

@@ -164,6 +164,16 @@ def decoded(
         return features
 
 
+def check(catalog: Catalog, block: int, framed: bytes) -> None:
+    """Compare the framed bytes of a block with their CRCs, and its headers with the index.
+
+    Raises:
+        CorruptionError: if the bytes are not those that were written.
+    """
+    with _told(catalog, block):
+        blocks.check(catalog.schema, framed, _expected_header(catalog, block))
+
+
 @contextmanager
 def _told(catalog: Catalog, block: int) -> Iterator[None]:
     """Tell what fails with a block as damage of it."""
@@ -211,12 +221,16 @@ def take(
     return pa.concat_tables(parts).take(pa.array(places)).combine_chunks()
 
 
-def _check_header(catalog: Catalog, block: int, header: blocks.Header) -> None:
-    expected = blocks.Header(
+def _expected_header(catalog: Catalog, block: int) -> blocks.Header:
+    return blocks.Header(
         first_row=int(catalog.block_first[block]),
         rows=int(catalog.block_rows[block]),
         token=int(catalog.shard_tokens[catalog.block_shard[block]]),
     )
+
+
+def _check_header(catalog: Catalog, block: int, header: blocks.Header) -> None:
+    expected = _expected_header(catalog, block)
     if header != expected:
         raise ValueError(f"its header is {header}, expected {expected}")
 

@@ -234,7 +234,7 @@ def gate_of(stream: Stream) -> Gate | None:
         return None
     folder = Path(options.cache or default_folder()).absolute()
     try:
-        blocks = BlockCache(catalog, folder, options.cache_bytes)
+        blocks = BlockCache(catalog, folder, options.cache_bytes, stream.subset.blocks)
     except StorageError as error:
         reason = direct.refusal(catalog.folder)
         if options.storage == "cache" or reason:
