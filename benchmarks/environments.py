@@ -18,6 +18,7 @@ REQUIREMENTS = {
     "mosaic": ("mosaicml-streaming==0.13.0",),
     "petastorm": ("petastorm==0.13.1", "tensorflow==2.17.1", "pyarrow<15"),
     "tfio": ("tensorflow-io==0.37.1", "tensorflow==2.16.2", "pyarrow<26"),
+    "tfx-bsl": ("tfx-bsl==1.21.0", "tensorflow==2.21.0"),
 }
 """What each of them holds; crc32c and TensorFlow are what Ray's writer asks for.
 
@@ -40,6 +41,7 @@ _PACKAGES = (
     "mosaicml-streaming",
     "petastorm",
     "tensorflow-io",
+    "tfx-bsl",
 )
 _DONE = "requirements.txt"
 
@@ -50,15 +52,20 @@ def versions() -> dict[str, str]:
     return {name: installed[name] for name in _PACKAGES if name in installed}
 
 
+def name_of(contender: str) -> str | None:
+    """The environment that a contender needs: that which its name begins with, if any."""
+    return next((name for name in REQUIREMENTS if f"{contender}-".startswith(f"{name}-")), None)
+
+
 def interpreter(root: Path, contender: str) -> str | None:
     """The Python that runs a contender: this one, its environment's, or None if that is not there.
 
     Args:
         root: the folder of all benchmarks.
-        contender: its name, which begins with its environment's if it has one.
+        contender: its name.
     """
-    name = contender.partition("-")[0]
-    if name not in REQUIREMENTS:
+    name = name_of(contender)
+    if name is None:
         return sys.executable
     return str(_python(root / name)) if (root / name / _DONE).exists() else None
 

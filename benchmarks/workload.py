@@ -12,7 +12,7 @@ from typing import Any
 CONVERSIONS = ("convert", "mixed", "scale", "bounded")
 """Jobs that convert; each of their entries has its own number of rows."""
 
-OWN = ("start", "epochs", "columns", "constant", "mixed-read", "mixing", "lookup", "log")
+OWN = ("start", "epochs", "columns", "constant", "mixed-read", "mixing", "lookup", "log", "parquet")
 """Jobs with figures of their own; see `cases`."""
 
 LARGE = ("scale", "bounded", "groups", *OWN)
@@ -57,6 +57,18 @@ class Workload:
     """What job bounded may have of memory."""
     large_bytes: int
     """The source of job bounded is at least as large as this."""
+    parquet: str = ""
+    """The reader's own file or folder, for job parquet."""
+    label: str | None = None
+    """A column of it."""
+    group_by: tuple[str, ...] = ()
+    """Columns of it, or expressions; none for groups by a hash."""
+
+
+def parquet_files(path: str) -> list[str]:
+    """The Parquet file, or all of them below a folder."""
+    place = Path(path)
+    return sorted(map(str, place.rglob("*.parquet"))) if place.is_dir() else [path]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +105,7 @@ class Task:
         """The task that `to_json` wrote."""
         fields = json.loads(text)
         sizes = fields.pop("workload")
-        lists = {name: tuple(sizes[name]) for name in ("files", "scale_rows")}
+        lists = {name: tuple(sizes[name]) for name in ("files", "scale_rows", "group_by")}
         workload = Workload(**sizes | lists)
         paths = {name: Path(fields[name]) for name in ("folder", "root")}
         return cls(**fields | paths | {"workload": workload})

@@ -1,0 +1,314 @@
+"""Job parquet: the reader's own Parquet, converted and read, by tfstream and beside it.
+
+No column is known to tell its rows apart. So what came is checked by the number of rows and by a
+sum of the mixed values of one column, and tfstream by the ids of its rows, too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.dataset as pds
+import tensorflow as tf
+
+import tfstream
+from benchmarks import data, delivery, examples, jobs, tfstream_cases
+from benchmarks.clock import Clock
+from benchmarks.runner import announce_measured
+from benchmarks.workload import SEED, parquet_files
+
+if TYPE_CHECKING:
+    from benchmarks.workload import Task
+
+_GROUPS = 64
+_FLOATS = (pa.types.is_float32, pa.types.is_float64)
+"""Half floats have no Example, and few readers."""
+
+
+class Sum:
+    """The rows that came, and the sum of the mixed values of a column."""
+
+    def __init__(self, column: str | None, kind: type) -> None:
+        """Of values as floats of that kind; of the rows alone if there is no column."""
+        self._column = column
+        self._kind = kind
+        self._values = self._rows = 0
+
+    def add(self, rows: int, values: Any) -> None:
+        """Note some rows, without nulls."""
+        self._rows += rows
+        if self._column is not None:
+            bits = np.asarray(values).astype(self._kind).view(f"u{np.dtype(self._kind).itemsize}")
+            self._values += int(data.mixed(bits).sum(dtype=np.uint64))
+
+    def findings(self, dataset: pds.Dataset, rows: int) -> list[str]:
+        """What differs from the first `rows` rows of the source."""
+        source = Sum(self._column, self._kind)
+        name = self._column or dataset.schema.names[0]
+        for batch in examples.first(dataset.scanner(columns=[name]), rows):
+            source.add(batch.num_rows, batch[name])
+        found = [] if self._rows == rows else [f"{self._rows} rows came, {rows} should"]
+        if (self._values - source._values) % 2**64:
+            found.append(f"the values of column {self._column} are others")
+        return found
+
+
+def run(task: Task) -> dict[str, Any]:
+    """Measure a case."""
+    dataset = pds.dataset(parquet_files(task.workload.parquet), format="parquet")
+    column = _checked(dataset, task.workload.label)
+    rows = dataset.count_rows()
+    kind: type = np.float64
+    if "examples" in task.contender:
+        rows = min(rows, task.workload.examples)
+    if task.contender in {"examples-write", "examples-read", "tfstream-packed"}:
+        kind = np.float32  # All that these deliver.
+    measure = _conversion if task.contender in _CONVERSIONS else _reading
+    found = measure(task, dataset, column, rows, Sum(column, kind))
+    return {"checked": ["rows", *([] if column is None else [column])], **found}
+
+
+def _checked(dataset: pds.Dataset, label: str | None) -> str | None:
+    """A column of numbers without nulls, of integers if there is one."""
+    for kinds in ((pa.types.is_integer,), _FLOATS):
+        for name in _columns(dataset, kinds):
+            nulls = dataset.count_rows(filter=pds.field(name).is_null())
+            if name != label and not nulls:
+                return name
+    return None
+
+
+def _columns(dataset: pds.Dataset, kinds: Iterable[Callable[[pa.DataType], bool]]) -> list[str]:
+    kinds = tuple(kinds)
+    return [one.name for one in dataset.schema if any(is_kind(one.type) for is_kind in kinds)]
+
+
+def _place(task: Task) -> Path:
+    """A folder for these files as they are now, removed when all is over."""
+    workload = task.workload
+    files = [(path, os.stat(path)) for path in parquet_files(workload.parquet)]  # noqa: PTH116
+    state = [(path, found.st_size, found.st_mtime_ns) for path, found in files]
+    asked = repr((state, workload.group_by, workload.examples)).encode()
+    return task.folder.parent / jobs.SCRATCH / hashlib.sha256(asked).hexdigest()[:16]
+
+
+def _figures(rows: int, rate: object, cpu_s: float) -> dict[str, float]:
+    return {
+        "M rows/s": float(cast("float", rate)) / 1e6,
+        "rows": rows,
+        "CPU s / M rows": cpu_s * 1e6,
+    }
+
+
+def _conversion(
+    task: Task, dataset: pds.Dataset, column: str | None, rows: int, total: Sum
+) -> dict[str, Any]:
+    """Convert into a new folder, which is read back and removed."""
+    out = _place(task) / f"out-{os.getpid()}"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    os.sync()  # Or the contender before would write back its pages on this one's time.
+    try:
+        start, cpu = time.perf_counter(), time.process_time()
+        read_back = _CONVERSIONS[task.contender](task, dataset, column, out)
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        announce_measured()
+        for values in read_back:
+            total.add(len(values), values)
+    finally:
+        shutil.rmtree(out, ignore_errors=True)
+    figures = _figures(rows, rows / seconds, cpu / rows)
+    return {"figures": figures, "findings": total.findings(dataset, rows)}
+
+
+def _to_shards(
+    task: Task, dataset: pds.Dataset, column: str | None, out: Path
+) -> Iterator[pa.ChunkedArray]:
+    name = column or dataset.schema.names[0]
+    _convert(task, dataset, out)
+    return (table[name] for table in tfstream_cases.tables(out, name))
+
+
+def _convert(task: Task, dataset: pds.Dataset, out: Path) -> None:
+    groups = list(task.workload.group_by)
+    if not groups:  # A hash, since the values of an unknown column may all differ.
+        exact = _columns(dataset, (pa.types.is_integer, pa.types.is_string))
+        groups = [f'hash("{[*exact, *dataset.schema.names][0]}", {_GROUPS})']
+    tfstream.convert(parquet_files(task.workload.parquet), str(out), group_by=groups)
+
+
+def _to_parquet(
+    task: Task, dataset: pds.Dataset, column: str | None, out: Path
+) -> Iterator[pa.Array]:
+    name = column or dataset.schema.names[0]
+    # Columns can be folders, as they are in tfstream's groups; expressions cannot.
+    fields = [
+        dataset.schema.field(key) for key in task.workload.group_by if key in dataset.schema.names
+    ]
+    parts = pds.partitioning(pa.schema(fields), flavor="hive")
+    pds.write_dataset(dataset, out, format="parquet", partitioning=parts, max_partitions=1 << 20)
+    return (b[name] for b in pds.dataset(out, partitioning=parts).to_batches(columns=[name]))
+
+
+def _to_nothing(
+    task: Task,  # noqa: ARG001 - one signature for all
+    dataset: pds.Dataset,
+    column: str | None,
+    out: Path,  # noqa: ARG001
+) -> list[pa.Array]:
+    name = column or dataset.schema.names[0]
+    return [batch[name] for batch in dataset.to_batches()]
+
+
+def _to_examples(task: Task, dataset: pds.Dataset, column: str | None, out: Path) -> Iterator[Any]:
+    specs = _specs(dataset)
+    scanner = dataset.scanner(columns=list(specs))
+    examples.write(scanner, out, examples.plainly, task.workload.examples)
+    name = column or next(iter(specs))
+    return examples.values_of(out, name, specs[name])
+
+
+_CONVERSIONS: dict[str, Callable[..., Iterable[Any]]] = {
+    "tfstream-convert": _to_shards,
+    "pyarrow-write": _to_parquet,
+    "pyarrow-read": _to_nothing,
+    "examples-write": _to_examples,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """What is read."""
+
+    epoch: Callable[[], Iterator[tuple[int, Any]]]
+    """One pass: rows of a batch, and its values of the column that is checked."""
+    findings: Callable[[list[int]], list[str]] = lambda _: []
+    """What is wrong besides, given the rows of each batch of the first epoch."""
+
+
+def _reading(
+    task: Task, dataset: pds.Dataset, column: str | None, rows: int, total: Sum
+) -> dict[str, Any]:
+    """Read by whole epochs; the first one is checked, and for that read to its end in any case."""
+    opened = _READERS[task.contender](task, dataset, column)
+    if opened is None:
+        return {"figures": _figures(0, 0.0, 0.0), "findings": []}
+    clock = Clock(floor_s=task.workload.floor_s, bound_s=task.workload.bound_s)
+    lengths: list[int] = []
+    is_over, cpu = False, 0.0
+    for epoch in itertools.count():
+        for count, values in opened.epoch():
+            if epoch == 0:
+                lengths.append(count)
+                total.add(count, values)
+            if not is_over:
+                is_over = clock.tick(epoch, count)
+                if clock.rows == 0:  # It has only just begun.
+                    cpu = time.process_time()
+                if is_over:
+                    cpu = (time.process_time() - cpu) / clock.rows
+                    announce_measured()
+            if is_over and epoch:
+                break
+        if is_over:
+            break
+    return {
+        "figures": _figures(rows, clock.result()["rows_per_s"], cpu),
+        "findings": total.findings(dataset, rows) + opened.findings(lengths),
+    }
+
+
+def _stream(task: Task, dataset: pds.Dataset, column: str | None) -> _Opened | None:
+    """The stream, by column or, of the numbers without nulls, packed."""
+    place = data.keep(_place(task) / "shards", lambda draft: _convert(task, dataset, draft))
+    shards, label = tfstream.open(str(place)), task.workload.label
+    packed, names = task.contender == "tfstream-packed", None
+    if packed:
+        numbers = _columns(dataset, (pa.types.is_integer, *_FLOATS))
+        names = [n for n in numbers if n != label and not shards.statistics[n].nulls]
+        if not names:
+            return None
+    stream = shards.stream(
+        batch_size=task.workload.batch,
+        features=names,
+        label=label,
+        seed=SEED,
+        options=tfstream.StreamOptions(packed=packed),
+    )
+    batches = stream.dataset()
+
+    def epoch() -> Iterator[tuple[int, Any]]:
+        for batch in batches:
+            features = batch if label is None else batch[0]
+            if names is not None:
+                yield len(features), features[:, names.index(column)] if column else None
+            else:
+                yield _length(next(iter(features.values()))), features[column] if column else None
+
+    def findings(lengths: list[int]) -> list[str]:
+        ids = [stream.row_ids(0, step) for step in range(stream.steps_per_epoch)]
+        found = delivery.covered(np.concatenate(ids), shards.rows)
+        return found if lengths == list(map(len, ids)) else [*found, "batches have other rows"]
+
+    return _Opened(epoch=epoch, findings=findings)
+
+
+def _length(values: tf.Tensor | tf.RaggedTensor) -> int:
+    return int(values.nrows()) if isinstance(values, tf.RaggedTensor) else len(values)
+
+
+def _arrow(task: Task, dataset: pds.Dataset, column: str | None) -> _Opened:
+    def epoch() -> Iterator[tuple[int, Any]]:
+        for batch in dataset.to_batches(batch_size=task.workload.batch):
+            if batch.num_rows:
+                yield batch.num_rows, batch[column] if column else None
+
+    return _Opened(epoch=epoch)
+
+
+def _textbook(task: Task, dataset: pds.Dataset, column: str | None) -> _Opened:
+    specs = _specs(dataset)
+    rows = task.workload.examples
+
+    def write(draft: Path) -> None:
+        examples.write(dataset.scanner(columns=list(specs)), draft, examples.plainly, rows)
+
+    place = data.keep(_place(task) / "examples", write)
+    batches = examples.pipeline(place, specs, task)
+
+    def epoch() -> Iterator[tuple[int, Any]]:
+        for batch in batches:
+            yield len(next(iter(batch.values()))), batch[column] if column else None
+
+    return _Opened(epoch=epoch)
+
+
+def _specs(dataset: pds.Dataset) -> dict[str, tf.io.FixedLenFeature]:
+    """Of the columns that an Example can have, with what stands for nulls."""
+    kinds = (
+        (tf.int64, 0, (pa.types.is_integer, pa.types.is_timestamp)),
+        (tf.float32, float("nan"), _FLOATS),
+        (tf.string, "", (pa.types.is_string, pa.types.is_large_string)),
+    )
+    return {
+        name: tf.io.FixedLenFeature([], dtype, null)
+        for dtype, null, accepted in kinds
+        for name in _columns(dataset, accepted)
+    }
+
+
+_READERS: dict[str, Callable[..., _Opened | None]] = {
+    "tfstream-packed": _stream,
+    "tfstream-dict": _stream,
+    "pyarrow-batches": _arrow,
+    "examples-read": _textbook,
+}
