@@ -150,9 +150,12 @@ def _set_up(arguments: Sequence[str]) -> int:
     parser.add_argument("contenders", nargs="+", choices=sorted(environments.REQUIREMENTS))
     _add_folder(parser)
     options = parser.parse_args(arguments)
+    failed = False
     for name in options.contenders:
-        environments.set_up(options.folder.resolve(), name)
-    return 0
+        if why := environments.set_up(options.folder.resolve(), name):
+            sys.stderr.write(f"{name} cannot be installed here: {why}\n")
+            failed = True
+    return 1 if failed else 0
 
 
 def _report(arguments: Sequence[str]) -> int:
@@ -259,13 +262,15 @@ def _chosen(job: str, workload: Workload, prefixes: tuple[str, ...]) -> list[job
 
 
 def _is_installed(root: Path, job: str, entry: jobs.Entry, console: Console) -> bool:
-    """Whether a contender's environment is there; if not, say so."""
-    there = environments.interpreter(root, entry.name) is not None
-    if not there:
-        name = environments.name_of(entry.name)
-        how = f"python -m benchmarks setup {name} --folder {root}"
-        console.print(f"{job} {entry.name}: skipped, not installed; {how}", soft_wrap=True)
-    return there
+    """Whether a contender's environment is there; if not, say why."""
+    name = environments.name_of(entry.name)
+    if name is None or environments.interpreter(root, entry.name) is not None:
+        return True
+    why = environments.why_not(root, name)
+    how = f"python -m benchmarks setup {name} --folder {root}"
+    said = f"cannot be installed here: {why}" if why else f"not installed; {how}"
+    console.print(f"{job} {entry.name}: skipped, {said}", soft_wrap=True, markup=False)
+    return False
 
 
 def _in_turn(

@@ -44,6 +44,7 @@ _PACKAGES = (
     "tfx-bsl",
 )
 _DONE = "requirements.txt"
+_FAILED = "why-not.txt"
 
 
 def versions() -> dict[str, str]:
@@ -70,15 +71,34 @@ def interpreter(root: Path, contender: str) -> str | None:
     return str(_python(root / name)) if (root / name / _DONE).exists() else None
 
 
-def set_up(root: Path, name: str) -> None:
-    """Make the environment of that name; what is there already is brought up to date."""
+def why_not(root: Path, name: str) -> str | None:
+    """Why the environment of that name could not be made when that was tried; None if not so."""
+    path = root / name / _FAILED
+    return path.read_text(encoding="utf-8") if path.exists() else None
+
+
+def set_up(root: Path, name: str) -> str | None:
+    """Make the environment of that name; what is there already is brought up to date.
+
+    Returns:
+        What pip said if it failed, else None; `why_not` tells it from then on.
+    """
     place = root / name
+    for kept in (_DONE, _FAILED):
+        (place / kept).unlink(missing_ok=True)
     venv.create(place, symlinks=True, with_pip=True)
     wanted = (*REQUIREMENTS[name], *_CHILD)
     # Isolated, or modules of the working directory would be taken for pip's.
     command = [str(_python(place)), "-I", "-m", "pip", "install", "--quiet", *wanted]
-    subprocess.run(command, check=True)
-    (place / _DONE).write_text("\n".join(wanted) + "\n", encoding="utf-8")
+    ended = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+    if ended.returncode == 0:
+        (place / _DONE).write_text("\n".join(wanted) + "\n", encoding="utf-8")
+        return None
+    lines = ended.stderr.strip().splitlines() or [f"pip ended with status {ended.returncode}"]
+    errors = [line.removeprefix("ERROR: ") for line in lines if line.startswith("ERROR: ")]
+    # The first error is the reason, where the last one only says that there was one.
+    (place / _FAILED).write_text((errors or lines[-1:])[0], encoding="utf-8")
+    return why_not(root, name)
 
 
 def _python(place: Path) -> Path:

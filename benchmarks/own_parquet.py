@@ -73,6 +73,8 @@ def run(task: Task) -> dict[str, Any]:
         rows = min(rows, task.workload.examples)
     if task.contender in {"examples-write", "examples-read", "tfstream-packed"}:
         kind = np.float32  # All that these deliver.
+    if "examples" in task.contender and not _specs(dataset):
+        return {"figures": _figures(0, 0.0, 0.0), "findings": []}
     measure = _conversion if task.contender in _CONVERSIONS else _reading
     found = measure(task, dataset, column, rows, Sum(column, kind))
     return {"checked": ["rows", *([] if column is None else [column])], **found}
@@ -190,7 +192,9 @@ class _Opened:
     """What is read."""
 
     epoch: Callable[[], Iterator[tuple[int, Any]]]
-    """One pass: rows of a batch, and its values of the column that is checked."""
+    """One pass: rows of a batch, and its features."""
+    values: Callable[[Any], Any]
+    """Of features, those of the column that is checked, if there is one."""
     findings: Callable[[list[int]], list[str]] = lambda _: []
     """What is wrong besides, given the rows of each batch of the first epoch."""
 
@@ -206,10 +210,10 @@ def _reading(
     lengths: list[int] = []
     is_over, cpu = False, 0.0
     for epoch in itertools.count():
-        for count, values in opened.epoch():
+        for count, features in opened.epoch():
             if epoch == 0:
                 lengths.append(count)
-                total.add(count, values)
+                total.add(count, opened.values(features))
             if not is_over:
                 is_over = clock.tick(epoch, count)
                 if clock.rows == 0:  # It has only just begun.
@@ -249,17 +253,23 @@ def _stream(task: Task, dataset: pds.Dataset, column: str | None) -> _Opened | N
     def epoch() -> Iterator[tuple[int, Any]]:
         for batch in batches:
             features = batch if label is None else batch[0]
-            if names is not None:
-                yield len(features), features[:, names.index(column)] if column else None
-            else:
-                yield _length(next(iter(features.values()))), features[column] if column else None
+            yield _length(features if packed else next(iter(features.values()))), features
+
+    def values(features: Any) -> Any:
+        if column is None:
+            return None
+        return features[:, names.index(column)] if names else features[column]
 
     def findings(lengths: list[int]) -> list[str]:
         ids = [stream.row_ids(0, step) for step in range(stream.steps_per_epoch)]
         found = delivery.covered(np.concatenate(ids), shards.rows)
         return found if lengths == list(map(len, ids)) else [*found, "batches have other rows"]
 
-    return _Opened(epoch=epoch, findings=findings)
+    return _Opened(epoch=epoch, values=values, findings=findings)
+
+
+def _named(column: str | None) -> Callable[[Any], Any]:
+    return lambda features: features[column] if column else None
 
 
 def _length(values: tf.Tensor | tf.RaggedTensor) -> int:
@@ -270,9 +280,9 @@ def _arrow(task: Task, dataset: pds.Dataset, column: str | None) -> _Opened:
     def epoch() -> Iterator[tuple[int, Any]]:
         for batch in dataset.to_batches(batch_size=task.workload.batch):
             if batch.num_rows:
-                yield batch.num_rows, batch[column] if column else None
+                yield batch.num_rows, batch
 
-    return _Opened(epoch=epoch)
+    return _Opened(epoch=epoch, values=_named(column))
 
 
 def _textbook(task: Task, dataset: pds.Dataset, column: str | None) -> _Opened:
@@ -287,9 +297,9 @@ def _textbook(task: Task, dataset: pds.Dataset, column: str | None) -> _Opened:
 
     def epoch() -> Iterator[tuple[int, Any]]:
         for batch in batches:
-            yield len(next(iter(batch.values()))), batch[column] if column else None
+            yield len(next(iter(batch.values()))), batch
 
-    return _Opened(epoch=epoch)
+    return _Opened(epoch=epoch, values=_named(column))
 
 
 def _specs(dataset: pds.Dataset) -> dict[str, tf.io.FixedLenFeature]:
