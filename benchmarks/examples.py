@@ -35,29 +35,18 @@ def converter(name: str) -> Callable[[Path, Path], None]:
     What it needs is loaded here, and not on the time of the conversion.
     """
     encode = _tfx_bsl() if name == "tfx-bsl" else plainly
-    return lambda source, out: write(_scanned(pds.dataset(source)), out, encode)
+
+    def by_row(source: Path, out: Path) -> None:
+        write(pds.dataset(source).to_batches(batch_size=_BATCH_ROWS), out, encode)
+
+    return by_row
 
 
-def _scanned(dataset: pds.Dataset) -> pds.Scanner:
-    return dataset.scanner(batch_size=_BATCH_ROWS)
-
-
-def first(scanner: pds.Scanner, rows: int | None) -> Iterator[pa.RecordBatch]:
-    """The first `rows` rows in their order, all of them if None."""
-    left = rows
-    for batch in scanner.to_batches():
-        yield batch.slice(0, left)
-        if left is not None:
-            left -= min(left, batch.num_rows)
-            if not left:
-                return
-
-
-def write(scanner: pds.Scanner, out: Path, encode: Encode, rows: int | None = None) -> None:
-    """Write the first `rows` rows, all of them if None, to a folder."""
+def write(batches: Iterable[pa.RecordBatch], out: Path, encode: Encode) -> None:
+    """Write all rows to a folder, batches dealt out to its files in turn."""
     out.mkdir(exist_ok=True)
     writers = [tf.io.TFRecordWriter(str(out / f"{n:03d}.tfrecord")) for n in range(_FILES)]
-    for number, batch in enumerate(first(scanner, rows)):
+    for number, batch in enumerate(batches):
         writer = writers[number % _FILES]
         for record in encode(plain(batch)):
             writer.write(record)
@@ -89,6 +78,21 @@ def values_of(out: Path, column: str, spec: tf.io.FixedLenFeature) -> Iterator[n
     """The values of a column, some rows at a time."""
     for records in tf.data.TFRecordDataset(sorted(map(str, out.iterdir()))).batch(1_024):
         yield tf.io.parse_example(records, {column: spec})[column].numpy()
+
+
+def specs_of(schema: pa.Schema) -> dict[str, tf.io.FixedLenFeature]:
+    """Of the columns that an Example can have, with what stands for nulls."""
+    kinds = (
+        (tf.int64, 0, (pa.types.is_integer, pa.types.is_timestamp)),
+        (tf.float32, float("nan"), (pa.types.is_float32, pa.types.is_float64)),
+        (tf.string, "", (pa.types.is_string, pa.types.is_large_string)),
+    )
+    return {
+        field.name: tf.io.FixedLenFeature([], dtype, null)
+        for dtype, null, accepted in kinds
+        for field in schema
+        if any(is_kind(field.type) for is_kind in accepted)
+    }
 
 
 def pipeline(

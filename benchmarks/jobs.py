@@ -52,7 +52,7 @@ _SOURCES = {
     "mixed-source": mixed_rows.write_source,
     "skewed-source": data.write_skewed,
 }
-_WIDE_BYTES = data.PACKED_BYTES + data.ID_BYTES + data.KEY_BYTES
+_WIDE_BYTES = data.STORED_BYTES
 _COPIES = 3
 """Copies of a large source that the disk must have room for: itself, run files and shards."""
 _CALLBACKS = {"without-callback": "plain fit", "with-callback": "tfstream.LineageCallback"}

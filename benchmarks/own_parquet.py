@@ -7,6 +7,7 @@ sum of the mixed values of one column, and tfstream by the ids of its rows, too.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import itertools
 import os
 import shutil
@@ -19,10 +20,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pds
-import tensorflow as tf
 
 import tfstream
-from benchmarks import data, delivery, examples, jobs, tfstream_cases
+from benchmarks import data, delivery, jobs, tfstream_cases
 from benchmarks.clock import Clock
 from benchmarks.runner import announce_measured
 from benchmarks.workload import SEED, parquet_files
@@ -30,7 +30,11 @@ from benchmarks.workload import SEED, parquet_files
 if TYPE_CHECKING:
     from benchmarks.workload import Task
 
+_Convert = Callable[[Path], Iterable[Any]]
+"""Into a new folder; returns how the column that is checked, or another, is read back."""
+
 _GROUPS = 64
+_MOST_FOLDERS = 1 << 20
 _FLOATS = (pa.types.is_float32, pa.types.is_float64)
 """Half floats have no Example, and few readers."""
 
@@ -55,12 +59,21 @@ class Sum:
         """What differs from the first `rows` rows of the source."""
         source = Sum(self._column, self._kind)
         name = self._column or dataset.schema.names[0]
-        for batch in examples.first(dataset.scanner(columns=[name]), rows):
+        for batch in first(dataset.scanner(columns=[name]), rows):
             source.add(batch.num_rows, batch[name])
         found = [] if self._rows == rows else [f"{self._rows} rows came, {rows} should"]
         if (self._values - source._values) % 2**64:
             found.append(f"the values of column {self._column} are others")
         return found
+
+
+def first(scanner: pds.Scanner, rows: int) -> Iterator[pa.RecordBatch]:
+    """The first `rows` rows in their order."""
+    for batch in scanner.to_batches():
+        yield batch.slice(0, rows)
+        rows -= min(rows, batch.num_rows)
+        if not rows:
+            return
 
 
 def run(task: Task) -> dict[str, Any]:
@@ -73,10 +86,10 @@ def run(task: Task) -> dict[str, Any]:
         rows = min(rows, task.workload.examples)
     if task.contender in {"examples-write", "examples-read", "tfstream-packed"}:
         kind = np.float32  # All that these deliver.
-    if "examples" in task.contender and not _specs(dataset):
-        return {"figures": _figures(0, 0.0, 0.0), "findings": []}
     measure = _conversion if task.contender in _CONVERSIONS else _reading
     found = measure(task, dataset, column, rows, Sum(column, kind))
+    if found is None:
+        found = {"figures": _figures(0, 0.0, 0.0), "findings": []}
     return {"checked": ["rows", *([] if column is None else [column])], **found}
 
 
@@ -114,14 +127,17 @@ def _figures(rows: int, rate: object, cpu_s: float) -> dict[str, float]:
 
 def _conversion(
     task: Task, dataset: pds.Dataset, column: str | None, rows: int, total: Sum
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Convert into a new folder, which is read back and removed."""
+    convert = _CONVERSIONS[task.contender](task, dataset, column)
+    if convert is None:
+        return None
     out = _place(task) / f"out-{os.getpid()}"
     out.parent.mkdir(parents=True, exist_ok=True)
     os.sync()  # Or the contender before would write back its pages on this one's time.
     try:
         start, cpu = time.perf_counter(), time.process_time()
-        read_back = _CONVERSIONS[task.contender](task, dataset, column, out)
+        read_back = convert(out)
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
         announce_measured()
         for values in read_back:
@@ -132,12 +148,15 @@ def _conversion(
     return {"figures": figures, "findings": total.findings(dataset, rows)}
 
 
-def _to_shards(
-    task: Task, dataset: pds.Dataset, column: str | None, out: Path
-) -> Iterator[pa.ChunkedArray]:
+def _to_shards(task: Task, dataset: pds.Dataset, column: str | None) -> _Convert:
+    importlib.import_module("tfstream.conversion.convert")  # Or its loading would count.
     name = column or dataset.schema.names[0]
-    _convert(task, dataset, out)
-    return (table[name] for table in tfstream_cases.tables(out, name))
+
+    def convert(out: Path) -> Iterator[Any]:
+        _convert(task, dataset, out)
+        return (table[name] for table in tfstream_cases.tables(out, name))
+
+    return convert
 
 
 def _convert(task: Task, dataset: pds.Dataset, out: Path) -> None:
@@ -148,38 +167,44 @@ def _convert(task: Task, dataset: pds.Dataset, out: Path) -> None:
     tfstream.convert(parquet_files(task.workload.parquet), str(out), group_by=groups)
 
 
-def _to_parquet(
-    task: Task, dataset: pds.Dataset, column: str | None, out: Path
-) -> Iterator[pa.Array]:
+def _to_parquet(task: Task, dataset: pds.Dataset, column: str | None) -> _Convert:
     name = column or dataset.schema.names[0]
     # Columns can be folders, as they are in tfstream's groups; expressions cannot.
-    fields = [
-        dataset.schema.field(key) for key in task.workload.group_by if key in dataset.schema.names
-    ]
-    parts = pds.partitioning(pa.schema(fields), flavor="hive")
-    pds.write_dataset(dataset, out, format="parquet", partitioning=parts, max_partitions=1 << 20)
-    return (b[name] for b in pds.dataset(out, partitioning=parts).to_batches(columns=[name]))
+    keys = [key for key in task.workload.group_by if key in dataset.schema.names]
+    fields = pa.schema(map(dataset.schema.field, keys))
+    parts = pds.partitioning(fields, flavor="hive")
+
+    def convert(out: Path) -> Iterator[Any]:
+        pds.write_dataset(
+            dataset, out, format="parquet", partitioning=parts, max_partitions=_MOST_FOLDERS
+        )
+        batches = pds.dataset(out, partitioning=parts).to_batches(columns=[name])
+        return (batch[name] for batch in batches)
+
+    return convert
 
 
-def _to_nothing(
-    task: Task,  # noqa: ARG001 - one signature for all
-    dataset: pds.Dataset,
-    column: str | None,
-    out: Path,  # noqa: ARG001
-) -> list[pa.Array]:
+def _to_nothing(task: Task, dataset: pds.Dataset, column: str | None) -> _Convert:  # noqa: ARG001 - one signature for all
     name = column or dataset.schema.names[0]
-    return [batch[name] for batch in dataset.to_batches()]
+    return lambda _: [batch[name] for batch in dataset.to_batches()]
 
 
-def _to_examples(task: Task, dataset: pds.Dataset, column: str | None, out: Path) -> Iterator[Any]:
-    specs = _specs(dataset)
-    scanner = dataset.scanner(columns=list(specs))
-    examples.write(scanner, out, examples.plainly, task.workload.examples)
+def _to_examples(task: Task, dataset: pds.Dataset, column: str | None) -> _Convert | None:
+    examples = importlib.import_module("benchmarks.examples")
+    specs = examples.specs_of(dataset.schema)
+    if not specs:
+        return None
     name = column or next(iter(specs))
-    return examples.values_of(out, name, specs[name])
+
+    def convert(out: Path) -> Iterator[Any]:
+        rows = first(dataset.scanner(columns=list(specs)), task.workload.examples)
+        examples.write(rows, out, examples.plainly)
+        return cast("Iterator[Any]", examples.values_of(out, name, specs[name]))
+
+    return convert
 
 
-_CONVERSIONS: dict[str, Callable[..., Iterable[Any]]] = {
+_CONVERSIONS: dict[str, Callable[..., _Convert | None]] = {
     "tfstream-convert": _to_shards,
     "pyarrow-write": _to_parquet,
     "pyarrow-read": _to_nothing,
@@ -201,11 +226,11 @@ class _Opened:
 
 def _reading(
     task: Task, dataset: pds.Dataset, column: str | None, rows: int, total: Sum
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Read by whole epochs; the first one is checked, and for that read to its end in any case."""
     opened = _READERS[task.contender](task, dataset, column)
     if opened is None:
-        return {"figures": _figures(0, 0.0, 0.0), "findings": []}
+        return None
     clock = Clock(floor_s=task.workload.floor_s, bound_s=task.workload.bound_s)
     lengths: list[int] = []
     is_over, cpu = False, 0.0
@@ -272,8 +297,8 @@ def _named(column: str | None) -> Callable[[Any], Any]:
     return lambda features: features[column] if column else None
 
 
-def _length(values: tf.Tensor | tf.RaggedTensor) -> int:
-    return int(values.nrows()) if isinstance(values, tf.RaggedTensor) else len(values)
+def _length(values: Any) -> int:
+    return int(values.nrows()) if hasattr(values, "nrows") else len(values)
 
 
 def _arrow(task: Task, dataset: pds.Dataset, column: str | None) -> _Opened:
@@ -285,12 +310,15 @@ def _arrow(task: Task, dataset: pds.Dataset, column: str | None) -> _Opened:
     return _Opened(epoch=epoch, values=_named(column))
 
 
-def _textbook(task: Task, dataset: pds.Dataset, column: str | None) -> _Opened:
-    specs = _specs(dataset)
-    rows = task.workload.examples
+def _textbook(task: Task, dataset: pds.Dataset, column: str | None) -> _Opened | None:
+    examples = importlib.import_module("benchmarks.examples")
+    specs = examples.specs_of(dataset.schema)
+    if not specs:
+        return None
 
     def write(draft: Path) -> None:
-        examples.write(dataset.scanner(columns=list(specs)), draft, examples.plainly, rows)
+        rows = first(dataset.scanner(columns=list(specs)), task.workload.examples)
+        examples.write(rows, draft, examples.plainly)
 
     place = data.keep(_place(task) / "examples", write)
     batches = examples.pipeline(place, specs, task)
@@ -300,20 +328,6 @@ def _textbook(task: Task, dataset: pds.Dataset, column: str | None) -> _Opened:
             yield len(next(iter(batch.values()))), batch
 
     return _Opened(epoch=epoch, values=_named(column))
-
-
-def _specs(dataset: pds.Dataset) -> dict[str, tf.io.FixedLenFeature]:
-    """Of the columns that an Example can have, with what stands for nulls."""
-    kinds = (
-        (tf.int64, 0, (pa.types.is_integer, pa.types.is_timestamp)),
-        (tf.float32, float("nan"), _FLOATS),
-        (tf.string, "", (pa.types.is_string, pa.types.is_large_string)),
-    )
-    return {
-        name: tf.io.FixedLenFeature([], dtype, null)
-        for dtype, null, accepted in kinds
-        for name in _columns(dataset, accepted)
-    }
 
 
 _READERS: dict[str, Callable[..., _Opened | None]] = {
