@@ -86,7 +86,9 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--group-by", nargs="+", default=(), help="columns of it, or expressions (default a hash)"
     )
-    parser.add_argument("--ray-rows", type=int, help="rows for Ray Data (default 100,000)")
+    parser.add_argument(
+        "--ray-rows", type=int, help="rows for Ray Data and plain Examples (default 100,000)"
+    )
     parser.add_argument(
         "--scale-rows",
         type=lambda text: tuple(map(int, text.split(","))),

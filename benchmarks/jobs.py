@@ -32,11 +32,11 @@ _CONVERTERS = {
 }
 _EXAMPLES = {
     "tfx-bsl": (
-        "RecordBatchToExamplesEncoder, an Example a row",
+        "RecordBatchToExamplesEncoder and tf.io.TFRecordWriter, one thread",
         "https://www.tensorflow.org/tfx/tfx_bsl/api_docs/python/tfx_bsl/public/tfxio/RecordBatchToExamplesEncoder",
     ),
     "plain-examples": (
-        "tf.train.Example and tf.io.TFRecordWriter in Python",
+        "tf.train.Example and tf.io.TFRecordWriter, one thread",
         "https://www.tensorflow.org/tutorials/load_data/tfrecord",
     ),
     "ray-tfrecords": (

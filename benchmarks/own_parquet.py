@@ -80,12 +80,11 @@ def run(task: Task) -> dict[str, Any]:
     """Measure a case."""
     dataset = pds.dataset(parquet_files(task.workload.parquet), format="parquet")
     column = _checked(dataset, task.workload.label)
-    rows = dataset.count_rows()
-    kind: type = np.float64
-    if "examples" in task.contender:
+    rows, has_few = dataset.count_rows(), task.contender.startswith("examples")
+    if has_few:
         rows = min(rows, task.workload.examples)
-    if task.contender in {"examples-write", "examples-read", "tfstream-packed"}:
-        kind = np.float32  # All that these deliver.
+    # More digits than Examples and packed tensors have cannot come from them.
+    kind = np.float32 if has_few or task.contender == "tfstream-packed" else np.float64
     measure = _conversion if task.contender in _CONVERSIONS else _reading
     found = measure(task, dataset, column, rows, Sum(column, kind))
     if found is None:
@@ -111,7 +110,7 @@ def _columns(dataset: pds.Dataset, kinds: Iterable[Callable[[pa.DataType], bool]
 def _place(task: Task) -> Path:
     """A folder for these files as they are now, removed when all is over."""
     workload = task.workload
-    files = [(path, os.stat(path)) for path in parquet_files(workload.parquet)]  # noqa: PTH116
+    files = [(path, Path(path).stat()) for path in parquet_files(workload.parquet)]
     state = [(path, found.st_size, found.st_mtime_ns) for path, found in files]
     asked = repr((state, workload.group_by, workload.examples)).encode()
     return task.folder.parent / jobs.SCRATCH / hashlib.sha256(asked).hexdigest()[:16]

@@ -50,7 +50,7 @@ class Workload:
     bound_s: float
     """A measurement ends here, even inside an epoch."""
     ray_rows: int
-    """Rows for Ray Data; its rate is what counts, and it is slow."""
+    """Rows for Ray Data and plain Examples, which are slow; their rate is what counts."""
     scale_rows: tuple[int, ...]
     """Rows of the conversions that show whether time grows with rows."""
     limit_bytes: int
