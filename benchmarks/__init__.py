@@ -3,6 +3,8 @@
     python -m benchmarks                 every job on 4 M rows, but for the large ones
     python -m benchmarks --small         a few thousand rows; only delivery is asserted
     python -m benchmarks setup ray grain install peers, each outside of this venv
+    python -m benchmarks --parquet PATH --label COLUMN
+                                         your own file or folder: conversion and reading
     python -m benchmarks report          pictures and a table of what --save kept
     python -m benchmarks compare BASE    tfstream of another commit and of this tree, in turn
     python -m benchmarks --jobs scale    1, 4 and 16 M rows; needs 7 GB of disk
@@ -23,11 +25,13 @@
     parquet_peers.py     pyarrow, Ray Data, petastorm, tensorflow-io  (in their environments)
     row_peers.py         Grain, MosaicML Streaming                    (in their environments)
     limit.py             numpy from a memory map
+    file_read.py         the files of tfstream's shards, not decoded
     clock.py             steady rows/s, and rows/s over whole epochs
     reading.py           job read            (in a child)
     fitting.py           jobs fit, callback  (in a child)
     many_groups.py       job groups          (in a child)
     converting.py        jobs convert, mixed, scale, bounded  (in a child)
+    examples.py          tfx-bsl and plain Python: one tf.train.Example per row
     ray_case.py          Ray Data            (in a child of its own environment)
     cases.py             the jobs below, which have figures of their own
     starting.py          job start: first batches, and the plan
@@ -37,6 +41,7 @@
     mixed_reading.py     job mixed-read
     remote_reading.py    job remote: behind s3://, cold and warm, beside plain requests
     object_store.py      the server that it asks
+    own_parquet.py       job parquet
     mixing.py            job mixing: the quality of shuffles, drawn
     environments.py      the environments of peers
     jobs.py              who takes part in which job, and what a child does

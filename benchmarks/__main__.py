@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from benchmarks import cases, comparing, data, drawing, environments, jobs, report, runner
-from benchmarks.workload import JOBS, LARGE, OWN, UNKNOWN_WINDOW, Task, Workload
+from benchmarks.workload import (
+    JOBS,
+    LARGE,
+    OWN,
+    UNKNOWN_WINDOW,
+    Task,
+    Workload,
+    parquet_files,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,10 +78,18 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, help="measurements of each contender (default 3)")
     parser.add_argument(
         "--jobs",
-        default=",".join(job for job in JOBS if job not in LARGE),
-        help=f"some of {', '.join(JOBS)} (default %(default)s)",
+        help=f"some of {', '.join(JOBS)} (default all but {', '.join(LARGE)})",
     )
-    parser.add_argument("--ray-rows", type=int, help="rows for Ray Data (default 100,000)")
+    parser.add_argument(
+        "--parquet", type=Path, help="your own file, or folder of .parquet files: job parquet"
+    )
+    parser.add_argument("--label", help="a column of it")
+    parser.add_argument(
+        "--group-by", nargs="+", default=(), help="columns of it, or expressions (default a hash)"
+    )
+    parser.add_argument(
+        "--ray-rows", type=int, help="rows for Ray Data and plain Examples (default 100,000)"
+    )
     parser.add_argument(
         "--scale-rows",
         type=lambda text: tuple(map(int, text.split(","))),
@@ -102,9 +118,15 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     for name, value in (_SMALL if options.small else _FULL).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
-    options.jobs = tuple(options.jobs.split(","))
+    usual = ",".join(job for job in JOBS if job not in LARGE)
+    options.jobs = tuple((options.jobs or ("parquet" if options.parquet else usual)).split(","))
     if unknown := set(options.jobs) - set(JOBS):
         parser.error(f"--jobs: {', '.join(sorted(unknown))} is none of {', '.join(JOBS)}")
+    if ("parquet" in options.jobs) != bool(options.parquet):
+        parser.error("--parquet PATH and job parquet go together")
+    files = parquet_files(str(options.parquet)) if options.parquet else []
+    if options.parquet and not (files and all(Path(file).is_file() for file in files)):
+        parser.error(f"--parquet: {options.parquet} is no file, and no folder of .parquet files")
     if not data.MIN_ROWS <= options.rows <= data.ID_SCALE:
         parser.error(f"--rows must lie between {data.MIN_ROWS} and {int(data.ID_SCALE):,}")
     for name in ("batch", "repeats", "ray_rows", "limit_mib", "large_mib"):
@@ -131,9 +153,12 @@ def _set_up(arguments: Sequence[str]) -> int:
     parser.add_argument("contenders", nargs="+", choices=sorted(environments.REQUIREMENTS))
     _add_folder(parser)
     options = parser.parse_args(arguments)
+    failed = False
     for name in options.contenders:
-        environments.set_up(options.folder.resolve(), name)
-    return 0
+        if why := environments.set_up(options.folder.resolve(), name):
+            sys.stderr.write(f"{name} cannot be installed here: {why}\n")
+            failed = True
+    return 1 if failed else 0
 
 
 def _report(arguments: Sequence[str]) -> int:
@@ -178,6 +203,9 @@ def _workload(options: argparse.Namespace) -> Workload:
         scale_rows=options.scale_rows,
         limit_bytes=options.limit_mib * _MIB,
         large_bytes=options.large_mib * _MIB,
+        parquet=str(options.parquet.resolve()) if options.parquet else "",
+        label=options.label,
+        group_by=tuple(options.group_by),
     )
 
 
@@ -193,6 +221,8 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
     where = report.machine()
     report.show_conditions(console, workload, where)
     console.print(f"data: {folder}", soft_wrap=True)
+    if "parquet" in chosen:
+        console.print(f"job parquet: {workload.parquet}", soft_wrap=True, markup=False)
     for job, entries in chosen.items():
         chosen[job] = [one for one in entries if _is_installed(root, job, one, console)]
 
@@ -235,17 +265,19 @@ def _chosen(job: str, workload: Workload, prefixes: tuple[str, ...]) -> list[job
 
 
 def _is_installed(root: Path, job: str, entry: jobs.Entry, console: Console) -> bool:
-    """Whether a contender's environment, or a case's module, is there; if not, say so."""
+    """Whether a contender's environment, or a case's module, is there; if not, say why."""
     module = cases.JOBS[job].modules.get(entry.name) if job in OWN else None
     if module and importlib.util.find_spec(module) is None:
         console.print(f"{job} {entry.name}: skipped, there is no {module} in this environment")
         return False
-    there = environments.interpreter(root, entry.name) is not None
-    if not there:
-        name = entry.name.partition("-")[0]
-        how = f"python -m benchmarks setup {name} --folder {root}"
-        console.print(f"{job} {entry.name}: skipped, not installed; {how}", soft_wrap=True)
-    return there
+    name = environments.name_of(entry.name)
+    if name is None or environments.interpreter(root, entry.name) is not None:
+        return True
+    why = environments.why_not(root, name)
+    how = f"python -m benchmarks setup {name} --folder {root}"
+    said = f"cannot be installed here: {why}" if why else f"not installed; {how}"
+    console.print(f"{job} {entry.name}: skipped, {said}", soft_wrap=True, markup=False)
+    return False
 
 
 def _in_turn(

@@ -179,4 +179,21 @@ JOBS: Mapping[str, Job] = {
         "on the same cores, or the store below TFSTREAM_BENCHMARK_URL.",
         sayings=_of_remote,
     ),
+    "parquet": Job(
+        module="own_parquet",
+        cases={
+            "tfstream-convert": "converted into shards",
+            "pyarrow-write": "write_dataset, a folder per group where groups are columns",
+            "pyarrow-read": "every column, nothing is written: the limit of a conversion",
+            "examples-write": "plain Python: one tf.train.Example a row, without groups",
+            "tfstream-packed": "numbers without nulls as one tensor, blocks + windows",
+            "tfstream-dict": "every column, blocks + windows",
+            "pyarrow-batches": "every column as Arrow, nothing is shuffled: a limit",
+            "examples-read": "tf.data on those Examples, buffer shuffle",
+        },
+        caption="The file or folder of --parquet. Four conversions, then four readings by whole "
+        "epochs. Examples have no more rows than the textbook's, without nulls, lists and the "
+        "like. 0 rows: there is no column for this case. Checked: rows, the sum of mixed values of "
+        "a column of numbers without nulls, if there is one, and the row ids of tfstream.",
+    ),
 }

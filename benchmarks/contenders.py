@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from benchmarks.workload import Task, Workload
 
 
+SHARDS = "shards"
+"""Layout of tfstream's data set."""
+
+
 class Source(Protocol):
     """A contender, opened on what it keeps on disk."""
 
@@ -50,8 +54,8 @@ class Contender:
     """Folder of what it keeps on disk; contenders may share one."""
     rows: int
     """Rows that it has."""
-    form: Literal["packed", "columns"]
-    """Features as one (n, 32) tensor, or a dict by column."""
+    form: Literal["packed", "columns", "bytes"]
+    """Features as one (n, 32) tensor, a dict by column, or not decoded at all."""
     with_id: bool
     """Whether it delivers the id beside, when it only reads; a model never gets it."""
     shuffle: str
@@ -68,6 +72,8 @@ class Contender:
     @property
     def bytes_per_row(self) -> int:
         """Bytes of a row as it is delivered when only read."""
+        if self.form == "bytes":
+            return data.STORED_BYTES
         return data.PACKED_BYTES + (data.ID_BYTES if self.with_id else 0)
 
     def load(self) -> Module:
@@ -109,7 +115,7 @@ def _tfstream(workload: Workload) -> Iterator[Contender]:
         yield Contender(
             name=name,
             module="tfstream_cases",
-            layout="shards",
+            layout=SHARDS,
             rows=workload.rows,
             form=form,
             with_id=form == "columns",
@@ -128,6 +134,16 @@ def _limits(workload: Workload) -> Iterator[Contender]:
             with_id=with_id,
             shuffle=f"inside windows of {workload.window:,} rows",
         )
+    yield Contender(
+        name="file-read",
+        module="file_read",
+        layout=SHARDS,
+        rows=workload.rows,
+        form="bytes",
+        with_id=False,
+        shuffle="nothing: the files of tfstream's shards, not decoded; bytes checked only",
+        fits=False,
+    )
 
 
 def _textbook(workload: Workload) -> Iterator[Contender]:

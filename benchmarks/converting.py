@@ -102,6 +102,9 @@ def _converter(task: Task) -> Converter:
     if name == "ray-tfrecords":
         case = importlib.import_module("benchmarks.ray_case")
         return Converter(convert=case.converter(), findings=partial(_example_findings, case))
+    if name in {"tfx-bsl", "plain-examples"}:
+        case = importlib.import_module("benchmarks.examples")
+        return Converter(convert=case.converter(name), findings=partial(_example_findings, case))
     if name.startswith("pyarrow-read"):
         return Converter(convert=partial(_read, task), findings=_read_findings)
     buffered_rows = _BUFFERED_ROWS if name == "pyarrow-hive-buffered" else 0
@@ -156,7 +159,8 @@ def _read_findings(out: Path, task: Task, returned: np.ndarray) -> list[str]:  #
 
 
 def _example_findings(case: Any, out: Path, task: Task, returned: object) -> list[str]:  # noqa: ARG001 - one signature for all
-    return delivery.covered(case.ids_of(out), task.workload.rows)
+    ids = pa.chunked_array([case.ids_of(out, _id_column(task))])
+    return delivery.covered(_ids(pa.table([ids], [_id_column(task)]), task), task.workload.rows)
 
 
 def _id_column(task: Task) -> str:

@@ -31,6 +31,8 @@ PACKED_BYTES = 4 * len(FEATURES) + 1
 ID_BYTES = 8
 KEY_BYTES = 8
 """Bytes of month and day."""
+STORED_BYTES = PACKED_BYTES + ID_BYTES + KEY_BYTES
+"""Bytes of a row with all of its columns, as it lies in tfstream's shards."""
 CHUNK = 65_536
 """Rows that are made at once, from a seed of their own."""
 

@@ -30,19 +30,33 @@ _CONVERTERS = {
     "dask-hive": "to_parquet(partition_on=…), threads",
     "pyarrow-read": "nothing is written: the limit",
 }
-_MIXED = tuple(name for name in _CONVERTERS if name != "dask-hive")
-_RAY = "ray-tfrecords"
+_EXAMPLES = {
+    "tfx-bsl": (
+        "RecordBatchToExamplesEncoder and tf.io.TFRecordWriter, one thread",
+        "https://www.tensorflow.org/tfx/tfx_bsl/api_docs/python/tfx_bsl/public/tfxio/RecordBatchToExamplesEncoder",
+    ),
+    "plain-examples": (
+        "tf.train.Example and tf.io.TFRecordWriter, one thread",
+        "https://www.tensorflow.org/tutorials/load_data/tfrecord",
+    ),
+    "ray-tfrecords": (
+        "write_tfrecords",
+        "https://docs.ray.io/en/latest/data/api/doc/ray.data.Dataset.write_tfrecords.html",
+    ),
+}
+"""Converters to one Example a row, without groups: what they use, and its document."""
+_SLOW = ("plain-examples", "ray-tfrecords")
+"""Those whose rate is what counts, and who get fewer rows."""
 _SOURCES = {
     "source": data.write_source,
     "mixed-source": mixed_rows.write_source,
     "skewed-source": data.write_skewed,
 }
-_WIDE_BYTES = data.PACKED_BYTES + data.ID_BYTES + data.KEY_BYTES
+_WIDE_BYTES = data.STORED_BYTES
 _COPIES = 3
 """Copies of a large source that the disk must have room for: itself, run files and shards."""
 _CALLBACKS = {"without-callback": "plain fit", "with-callback": "tfstream.LineageCallback"}
 _GROUPS = (1, 36, 365, 10_000, 1_000_000)
-_TFSTREAM = "tfstream"
 _WINDOWED = ("numpy", "saved-blocks")
 """Contenders whose windows are as large as tfstream's."""
 SCRATCH = "scratch"
@@ -105,16 +119,15 @@ def entries(job: str, workload: Workload) -> tuple[Entry, ...]:
 
 def _conversions(job: str, workload: Workload) -> Iterator[Entry]:
     """Those who take part in a job that converts."""
-    if job == "convert":
+    if job in {"convert", "mixed"}:
+        size = _WIDE_BYTES if job == "convert" else mixed_rows.ROW_BYTES
         for name, note in _CONVERTERS.items():
-            yield Entry(name=name, rows=workload.rows, bytes_per_row=_WIDE_BYTES, note=note)
-    elif job == "mixed":
-        size = mixed_rows.ROW_BYTES
-        for name in _MIXED:
-            yield Entry(name=name, rows=workload.rows, bytes_per_row=size, note=_CONVERTERS[name])
-        rows = min(workload.ray_rows, workload.rows)
-        note = f"write_tfrecords, no groups; only {rows:,} rows: its rate is what counts"
-        yield Entry(name=_RAY, rows=rows, bytes_per_row=size, note=note)
+            yield Entry(name=name, rows=workload.rows, bytes_per_row=size, note=note)
+        for name, (note, link) in _EXAMPLES.items():
+            rows = min(workload.ray_rows, workload.rows) if name in _SLOW else workload.rows
+            few = f"; only {rows:,} rows: its rate is what counts" if name in _SLOW else ""
+            told = f"{note}, no groups{few}"
+            yield Entry(name=name, rows=rows, bytes_per_row=size, note=told, link=link)
     elif job == "scale":
         for rows in workload.scale_rows:
             note = "does time grow with rows?"
@@ -169,11 +182,11 @@ def _prepare(task: Task) -> dict[str, Any]:
     contender = contenders.find(task.workload, task.contender)
     module = contender.load()
     place = task.folder / contender.layout
-    if contender.name.startswith(_TFSTREAM):
+    if contender.layout == contenders.SHARDS:
         # Always anew: shards of another version of tfstream are not what is measured.
         shutil.rmtree(place, ignore_errors=True)
     data.keep(place, lambda draft: module.prepare(draft, task, contender))
-    if contender.name.startswith(_TFSTREAM):
+    if contender.layout == contenders.SHARDS:
         cases = importlib.import_module("benchmarks.tfstream_cases")
         return {"window": cases.window_rows(place, task)}
     return {}

@@ -10,7 +10,7 @@ import pyarrow as pa
 import tensorflow as tf
 
 import tfstream
-from benchmarks import data, mixed_rows, tfstream_cases
+from benchmarks import data, examples, mixed_rows, tfstream_cases
 from benchmarks.clock import Clock
 from benchmarks.runner import announce_measured
 from benchmarks.workload import SEED
@@ -79,20 +79,11 @@ def _write(place: Path, rows: int) -> None:
     writers = [tf.io.TFRecordWriter(str(place / f"{n:03d}.tfrecord")) for n in range(_FILES)]
     for start in range(0, rows, data.CHUNK):
         table = mixed_rows.table_of(np.arange(start, min(start + data.CHUNK, rows)))
-        times = table[mixed_rows.TIME].cast(pa.int64())
-        table = table.set_column(table.column_names.index(mixed_rows.TIME), mixed_rows.TIME, times)
-        for number, row in enumerate(table.to_pylist()):
-            features = {n: _feature(v) for n, v in row.items() if v is not None}
-            example = tf.train.Example(features=tf.train.Features(feature=features))
-            writers[(start + number) % _FILES].write(example.SerializeToString())
+        for batch in table.to_batches():
+            for number, row in enumerate(examples.plain(batch).to_pylist()):
+                writers[number % _FILES].write(examples.serialized(row))
     for writer in writers:
         writer.close()
-
-
-def _feature(value: str | int) -> tf.train.Feature:
-    if isinstance(value, str):
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value.encode()]))
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
 
 
 def _textbook(place: Path, task: Task) -> tf.data.Dataset:
@@ -102,21 +93,5 @@ def _textbook(place: Path, task: Task) -> tf.data.Dataset:
     }
     specs |= {name: tf.io.FixedLenFeature([], tf.int64) for name in (mixed_rows.TIME, "label")}
 
-    def parse(records: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
-        parsed = tf.io.parse_example(records, specs)
-        label = parsed.pop("label")
-        return parsed, label
-
-    return (
-        tf.data.Dataset.list_files(str(place / "*.tfrecord"), shuffle=True, seed=SEED)
-        .interleave(
-            tf.data.TFRecordDataset,
-            cycle_length=_FILES,
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=False,
-        )
-        .shuffle(task.workload.buffer, seed=SEED)
-        .batch(task.workload.batch)
-        .map(parse, num_parallel_calls=tf.data.AUTOTUNE)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    batches = examples.pipeline(place, specs, task)
+    return batches.map(lambda row: ({n: row[n] for n in specs if n != "label"}, row["label"]))

@@ -6,16 +6,16 @@ import os
 import tempfile
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pyarrow as pa
 import ray
-import tensorflow as tf
 
-from benchmarks import mixed_rows
+from benchmarks import examples
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    import numpy as np
 
 
 def converter() -> Callable[[Path, Path], None]:
@@ -38,16 +38,11 @@ def converter() -> Callable[[Path, Path], None]:
     return by_row
 
 
-def ids_of(out: Path) -> np.ndarray:
-    """The ids of the rows that were written."""
+def ids_of(out: Path, column: str) -> np.ndarray:
+    """The integers of a column of the rows that were written."""
     ray.shutdown()
-    paths = sorted(map(str, out.iterdir()))
-    feature = {mixed_rows.TIME: tf.io.FixedLenFeature([], tf.int64)}
-    records = tf.data.TFRecordDataset(paths).batch(1_024)
-    parsed = [tf.io.parse_example(batch, feature)[mixed_rows.TIME].numpy() for batch in records]
-    return mixed_rows.ids_of(pa.chunked_array(parsed))
+    return examples.ids_of(out, column)
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    place = table.schema.get_field_index(mixed_rows.TIME)
-    return table.set_column(place, mixed_rows.TIME, table[mixed_rows.TIME].cast(pa.int64()))
+    return pa.Table.from_batches([examples.plain(batch) for batch in table.to_batches()])

@@ -18,7 +18,8 @@ def run(task: Task) -> dict[str, Any]:
     """Measure a contender; epoch 0 is recorded and checked."""
     contender = contenders.find(task.workload, task.contender)
     source = contender.load().open_source(task.folder / contender.layout, task, contender)
-    ledger = Ledger(contender.rows)
+    # Bare bytes have no rows to check, and say themselves what is checked instead.
+    ledger = source.ledger() if contender.form == "bytes" else Ledger(contender.rows)
     clock = Clock(floor_s=task.workload.floor_s, bound_s=task.workload.bound_s)
     _consume(source, ledger, clock)
     announce_measured()
@@ -29,7 +30,7 @@ def run(task: Task) -> dict[str, Any]:
     }
 
 
-def _consume(source: contenders.Source, ledger: Ledger, clock: Clock) -> None:
+def _consume(source: contenders.Source, ledger: Any, clock: Clock) -> None:
     for epoch in itertools.count():
         for features, label in source.epoch():
             rows = ledger.record(features, label) if epoch == 0 else len(label)

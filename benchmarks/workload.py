@@ -14,7 +14,7 @@ CONVERSIONS = ("convert", "mixed", "scale", "bounded")
 
 OWN = (
     *("start", "epochs", "columns", "constant", "mixed-read", "mixing", "lookup", "log"),
-    "remote",
+    *("remote", "parquet"),
 )
 """Jobs with figures of their own; see `cases`."""
 
@@ -53,13 +53,25 @@ class Workload:
     bound_s: float
     """A measurement ends here, even inside an epoch."""
     ray_rows: int
-    """Rows for Ray Data; its rate is what counts, and it is slow."""
+    """Rows for Ray Data and plain Examples, which are slow; their rate is what counts."""
     scale_rows: tuple[int, ...]
     """Rows of the conversions that show whether time grows with rows."""
     limit_bytes: int
     """What job bounded may have of memory."""
     large_bytes: int
     """The source of job bounded is at least as large as this."""
+    parquet: str = ""
+    """The reader's own file or folder, for job parquet."""
+    label: str | None = None
+    """A column of it."""
+    group_by: tuple[str, ...] = ()
+    """Columns of it, or expressions; none for groups by a hash."""
+
+
+def parquet_files(path: str) -> list[str]:
+    """The Parquet file, or all of them below a folder."""
+    place = Path(path)
+    return sorted(map(str, place.rglob("*.parquet"))) if place.is_dir() else [path]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +108,7 @@ class Task:
         """The task that `to_json` wrote."""
         fields = json.loads(text)
         sizes = fields.pop("workload")
-        lists = {name: tuple(sizes[name]) for name in ("files", "scale_rows")}
+        lists = {name: tuple(sizes[name]) for name in ("files", "scale_rows", "group_by")}
         workload = Workload(**sizes | lists)
         paths = {name: Path(fields[name]) for name in ("folder", "root")}
         return cls(**fields | paths | {"workload": workload})

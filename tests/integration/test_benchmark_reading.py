@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import contenders, drawing, environments, jobs, report, runner
+from benchmarks import contenders, drawing, environments, file_read, jobs, report, runner
 from benchmarks.workload import Task
 from tests.benchmarking import SMALL
 
 HERE = [
     entry
     for entry in jobs.entries("read", SMALL)
-    if entry.name.partition("-")[0] not in environments.REQUIREMENTS
-    and not entry.name.endswith("processes")
+    if environments.name_of(entry.name) is None and not entry.name.endswith("processes")
 ]
 
 
@@ -55,15 +54,54 @@ def test_the_limit_takes_the_windows_of_tfstream(
     assert prepared == ["source", "tfstream-packed", "numpy-limit"]
 
 
+@pytest.mark.parametrize("change", ["flipped", "shorter", "longer"])
+def test_other_bytes_do_not_count(base: Task, change: str) -> None:
+    """Bare files have no rows to check, but every byte is checked; and it is said what was."""
+    jobs.do(replace(base, contender="file-read"))
+    source = file_read.ShardBytes(base.folder / contenders.SHARDS)
+    ledger = source.ledger()
+    rows = sum(ledger.record(*batch) for batch in source.epoch())
+    assert ledger.findings(whole=True) == []
+    assert ledger.totals()["checked"] == "bytes only"
+    assert rows == ledger.totals()["rows"] == SMALL.rows
+    other = source.ledger()
+    for number, ((path, some), label) in enumerate(source.epoch()):
+        came = bytearray(some)
+        if number == 0:
+            came[-1] ^= 1
+            came = {"flipped": came, "shorter": came[:-1], "longer": came + b"x"}[change]
+        other.record((path, memoryview(came)), label)
+    said = "not those of the manifest" if change == "flipped" else "bytes came of"
+    assert [said in finding for finding in other.findings(whole=True)] == [True]
+    assert len(other.findings(whole=False)) == (change != "shorter")
+
+
 def test_every_peer_names_its_document() -> None:
     """Those that are installed apart follow a document, and take no part in fit."""
-    apart = [
-        one
-        for one in contenders.contenders(SMALL)
-        if one.name.partition("-")[0] in environments.REQUIREMENTS
-    ]
-    assert {one.name.partition("-")[0] for one in apart} == set(environments.REQUIREMENTS)
-    assert all(one.link and not one.fits for one in apart)
+    apart = {
+        job: [one for one in jobs.entries(job, SMALL) if environments.name_of(one.name) is not None]
+        for job in ("read", "fit", "convert", "mixed")
+    }
+    names = {environments.name_of(one.name) for found in apart.values() for one in found}
+    assert names == set(environments.REQUIREMENTS)
+    assert all(one.link for found in apart.values() for one in found)
+    assert not apart["fit"]
+
+
+@pytest.mark.parametrize(
+    ("contender", "name"),
+    [
+        ("tfx-bsl", "tfx-bsl"),
+        ("ray-batches", "ray"),
+        ("tfio-parquet", "tfio"),
+        ("tfstream-dict", None),
+        ("tfx", None),
+        ("rayless", None),
+    ],
+)
+def test_an_environment_is_named_by_its_contenders(contender: str, name: str | None) -> None:
+    """By whole words, for names of several words too."""
+    assert environments.name_of(contender) == name
 
 
 def test_what_is_saved_is_drawn(

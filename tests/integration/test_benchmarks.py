@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pyarrow.dataset as pds
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import converting, delivery, jobs, mixed_rows, runner
+from benchmarks import converting, delivery, environments, jobs, mixed_rows, runner
 from benchmarks.workload import Task
 from tests.benchmarking import SMALL
 
@@ -21,7 +22,7 @@ IN_PROCESS = [
     (job, entry)
     for job in ("convert", "mixed", "scale")
     for entry in jobs.entries(job, WORKLOAD)
-    if not entry.name.startswith("ray")
+    if environments.name_of(entry.name) is None
 ]
 
 
@@ -123,9 +124,33 @@ def test_the_command_skips_what_is_not_installed(
 ) -> None:
     """Ray by its name, with how to install it; large data goes, and the exit code is 0."""
     arguments = ["--small", "--rows", "1000", "--jobs", "mixed,scale", "--scale-rows", "1000"]
-    chosen = ["--contenders", "ray,tfstream-1000", "--folder", str(tmp_path)]
+    chosen = ["--contenders", "ray,tfx,tfstream-1000", "--folder", str(tmp_path)]
     assert command.main([*arguments, *chosen]) == 0
     printed = capsys.readouterr().out
     assert "mixed ray-tfrecords: skipped, not installed" in printed
+    assert "mixed tfx-bsl: skipped, not installed; python -m benchmarks setup tfx-bsl" in printed
     assert "1 of 1 children delivered what they should" in printed
     assert not (tmp_path / jobs.SCRATCH).exists()
+
+
+def test_what_cannot_be_installed_is_skipped_with_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What pip says is told by setup, and by the runs after it."""
+
+    def bare(place: Path, **_: object) -> None:
+        """An environment without what takes long: the link to a Python that has pip."""
+        (place / "bin").mkdir(parents=True)
+        (place / "bin" / "python").symlink_to(Path(sys.executable).resolve())
+
+    monkeypatch.setattr(environments.venv, "create", bare)
+    missing = tmp_path / "ray-1.0-py3-none-any.whl"
+    monkeypatch.setitem(environments.REQUIREMENTS, "ray", (str(missing),))
+    folder = ["--folder", str(tmp_path)]
+    assert command.main(["setup", "ray", *folder]) == 1
+    assert "ray cannot be installed here: " in capsys.readouterr().err
+    few = ["--small", "--rows", "1000", "--jobs", "mixed", "--contenders", "ray", *folder]
+    assert command.main(few) == 0
+    printed = capsys.readouterr().out
+    assert "mixed ray-tfrecords: skipped, cannot be installed here: " in printed
+    assert missing.name in printed

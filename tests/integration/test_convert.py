@@ -118,6 +118,15 @@ def test_dictionaries_and_large_strings_are_kept_as_strings(tmp_path: Path) -> N
     assert whole(catalog).to_pylist() == table.to_pylist()
 
 
+@pytest.mark.parametrize("names", [["s"], ["s", "t"]])
+def test_rows_of_codes_alone_convert(tmp_path: Path, names: list[str]) -> None:
+    """Where a file has no column but short texts, which are read as codes."""
+    table = pa.table({name: ["b", "a", None] * 50 for name in names})
+    pq.write_table(table, tmp_path / "x.parquet")
+    catalog = converted(tmp_path / "x.parquet", tmp_path / "out", ["s"])
+    assert sorted(map(str, whole(catalog).to_pylist())) == sorted(map(str, table.to_pylist()))
+
+
 def test_codes_of_a_parquet_file_stay_codes(tmp_path: Path) -> None:
     """A vocabulary has the values of the rows, whatever else a file's dictionaries have."""
     texts = ["b", "a", None, "c", "b", "a"] * 200

@@ -117,13 +117,14 @@ class Shape:
         }
         done = {self.origin(name) for name in encoded}
         done -= {self.origin(name) for name in schema.names if name not in encoded}
-        rows, table = table.num_rows, table.select([name for name in there if name not in done])
-        try:
-            table = kept_table(table, kept_schema(table.schema, str(source)))
-        except DataError as error:
-            raise pa.ArrowInvalid(str(error)) from error
+        rows, left = table.num_rows, table.select([name for name in there if name not in done])
+        if left.num_columns:  # None is, where all are codes already.
+            try:
+                left = kept_table(left, kept_schema(left.schema, str(source)))
+            except DataError as error:
+                raise pa.ArrowInvalid(str(error)) from error
         # A dict, since a table looks its names up one by one.
-        held = dict(zip(table.column_names, table.columns, strict=True))
+        held = dict(zip(left.column_names, left.columns, strict=True))
         columns = [
             encoded[field.name]
             if field.name in encoded
