@@ -36,16 +36,17 @@ def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG
         ),
         min_rows_per_group=1 << 20,
         max_rows_per_group=1 << 20,
+        max_partitions=task.workload.groups,
     )
 
 
 @lru_cache(maxsize=_CACHED_GROUPS)
-def _load_group(path: str) -> tuple[np.ndarray, np.ndarray]:
+def _load_group(path: str, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The features and labels of a group."""
-    frame = dask.delayed(pq.read_table)(path, columns=[*data.FEATURES, "label"], partitioning=None)
+    frame = dask.delayed(pq.read_table)(path, columns=[*names, "label"], partitioning=None)
     table = frame.compute(scheduler="synchronous")
-    features = np.empty((len(table), len(data.FEATURES)), np.float32)
-    for column, name in enumerate(data.FEATURES):
+    features = np.empty((len(table), len(names)), np.float32)
+    for column, name in enumerate(names):
         features[:, column] = table.column(name).to_numpy()
     return features, table.column("label").to_numpy()
 
@@ -53,9 +54,10 @@ def _load_group(path: str) -> tuple[np.ndarray, np.ndarray]:
 class GroupedGenerator(keras.utils.PyDataset):
     """Shuffles the groups, and the rows inside each; a batch is what comes next."""
 
-    def __init__(self, place: Path, batch_size: int) -> None:
-        """Over the hive partitions of `place`."""
-        super().__init__()
+    def __init__(self, place: Path, batch_size: int, columns: int, workers: int) -> None:
+        """Over the hive partitions of `place`, whose rows have so many features."""
+        super().__init__(workers=workers)
+        self._names = data.names(columns)
         self._paths = [str(path) for path in sorted(place.glob("*/*/*.parquet"))]
         self._counts = [pq.read_metadata(path).num_rows for path in self._paths]
         self._batch_size = batch_size
@@ -67,12 +69,12 @@ class GroupedGenerator(keras.utils.PyDataset):
         return math.ceil(sum(self._counts) / self._batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Batch `index`: (n, 32) float32, (n,) int8."""
+        """Batch `index`: (n, columns) float32, (n,) int8."""
         wanted = slice(index * self._batch_size, (index + 1) * self._batch_size)
         groups, rows = self._groups[wanted], self._rows[wanted]
         parts = []
         for group in dict.fromkeys(groups.tolist()):
-            features, labels = _load_group(self._paths[group])
+            features, labels = _load_group(self._paths[group], self._names)
             taken = rows[groups == group]
             parts.append((features[taken], labels[taken]))
         features, labels = zip(*parts, strict=True)
@@ -86,6 +88,9 @@ class GroupedGenerator(keras.utils.PyDataset):
         self._rows = np.concatenate([self._random.permutation(count) for count in counts])
 
 
-def open_source(place: Path, task: Task, contender: Contender) -> SequenceSource:  # noqa: ARG001 - one signature for all
+def open_source(place: Path, task: Task, contender: Contender) -> SequenceSource:
     """Open the partitions."""
-    return SequenceSource(GroupedGenerator(place, task.workload.batch))
+    workload = task.workload
+    return SequenceSource(
+        GroupedGenerator(place, workload.batch, workload.columns, contender.workers)
+    )

@@ -18,7 +18,7 @@ def run(task: Task) -> dict[str, Any]:
     """Measure a contender; epoch 0 is recorded and checked."""
     contender = contenders.find(task.workload, task.contender)
     source = contender.load().open_source(task.folder / contender.layout, task, contender)
-    ledger = Ledger(contender.rows)
+    ledger = Ledger(contender.rows, columns=task.workload.columns, groups=task.workload.groups)
     clock = Clock(floor_s=task.workload.floor_s, bound_s=task.workload.bound_s)
     _consume(source, ledger, clock)
     announce_measured()

@@ -57,6 +57,14 @@ class Workload:
     """What job bounded may have of memory."""
     large_bytes: int
     """The source of job bounded is at least as large as this."""
+    columns: int = 32
+    """Features of a row."""
+    groups: int = 365
+    source_files: int = 8
+    workers: int | None = None
+    """Cores that the child may use, and workers of a Sequence; None leaves both as they are."""
+    curve: str | None = None
+    """The scaling curve that this is a point of."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
