@@ -60,6 +60,9 @@ def test_rows_of_other_shapes_are_delivered(root: Path, name: str) -> None:
         assert result["findings"] == [], entry.name
         assert result["whole_epoch"], entry.name
     assert len(list((folder / "source").iterdir())) == workload.source_files
+    if curve.job == "read":
+        groups = np.unique(data.groups_of(np.arange(workload.rows), workload.groups))
+        assert len(list(folder.glob("groups/month=*/day=*/*.parquet"))) == len(groups)
 
 
 def test_points_vary_one_thing() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -138,7 +139,8 @@ def test_the_readme_shows_what_is_saved() -> None:
     readme = runner.ROOT / "README.md"
     _, shown, _ = saved.parts_of(readme)
     assert shown == saved.section(saved.lines_of(report.RESULTS), "benchmarks/results")
-    assert (readme.parent / shown.partition("](")[2].partition(")")[0]).is_file()
+    for name in re.findall(r"!\[.*?\]\((.*?)\)", shown):
+        assert (readme.parent / name).is_file()
 
 
 def test_the_command_writes_the_readme(
