@@ -5,6 +5,7 @@
     python -m benchmarks setup ray grain install peers, each outside of this venv
     python -m benchmarks --parquet PATH --label COLUMN
                                          your own file or folder: conversion and reading
+    python -m benchmarks curves          how rates change with rows, columns, batch, groups, …
     python -m benchmarks report          pictures and a table of what --save kept
     python -m benchmarks compare BASE    tfstream of another commit and of this tree, in turn
     python -m benchmarks --jobs scale    1, 4 and 16 M rows; needs 7 GB of disk
@@ -45,9 +46,12 @@
     mixing.py            job mixing: the quality of shuffles, drawn
     environments.py      the environments of peers
     jobs.py              who takes part in which job, and what a child does
+    turns.py             contenders prepared and measured in turn
+    curves.py            scaling curves
     runner.py            child processes and their memory
     report.py            tables and JSON lines
-    drawing.py           pictures of those lines, and the README's table
+    saved.py             those lines that count, and the README's table
+    drawing.py           pictures of them
     comparing.py         two commits in turn
 
 The parent imports neither TensorFlow nor tfstream; every measurement has a process of its own.

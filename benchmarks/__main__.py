@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from dataclasses import replace
@@ -13,7 +15,19 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from benchmarks import cases, comparing, data, drawing, environments, jobs, report, runner
+from benchmarks import (
+    cases,
+    comparing,
+    curves,
+    data,
+    drawing,
+    environments,
+    jobs,
+    report,
+    runner,
+    saved,
+    turns,
+)
 from benchmarks.workload import (
     JOBS,
     LARGE,
@@ -44,6 +58,9 @@ _SMALL = {
     "scale_rows": (1_000, 4_000),
     "large_mib": 4,
 }
+_CURVES = {"rows": 650_000, "repeats": 1}
+_CURVE_EXAMPLES = 650_000
+"""Rows of the textbook pipeline on curves, at most: a million take minutes to write."""
 _MIB = 2**20
 
 
@@ -55,24 +72,26 @@ def main(arguments: Sequence[str]) -> int:
         return _set_up(arguments[1:])
     if arguments[:1] == ["report"]:
         return _report(arguments[1:])
-    base = None
-    if arguments[:1] == ["compare"]:
-        base, *arguments = arguments[1:] or [""]
-    options = _parse(arguments)
+    command = arguments[0] if arguments[:1] in (["compare"], ["curves"]) else None
+    options = _parse(arguments[1:] if command else arguments, command)
     console = Console()
     if not console.is_terminal:
         console = Console(width=_WIDTH)
     root = options.folder.resolve()
+    run = {"compare": _compare, "curves": _curves, None: _run}[command]
     try:
-        if base is not None:
-            return _compare(base, options, root, console)
-        return _run(options, root, console)
+        return run(options, root, console)
     finally:
         shutil.rmtree(root / jobs.SCRATCH, ignore_errors=True)
 
 
-def _parse(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+def _parse(arguments: Sequence[str], command: str | None) -> argparse.Namespace:
+    prog = " ".join(filter(None, ("python -m benchmarks", command)))
+    parser = argparse.ArgumentParser(prog=prog, description=__doc__)
+    if command == "compare":
+        parser.add_argument("base", help="a commit")
+    elif command == "curves":
+        _add_curves(parser)
     parser.add_argument("--rows", type=int, help="rows of the source (default 4,000,000)")
     parser.add_argument("--batch", type=int, help="rows of a batch (default 1,024)")
     parser.add_argument("--repeats", type=int, help="measurements of each contender (default 3)")
@@ -92,7 +111,7 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument(
         "--scale-rows",
-        type=lambda text: tuple(map(int, text.split(","))),
+        type=_numbers,
         help="rows of job scale (default 1000000,4000000,16000000)",
     )
     parser.add_argument(
@@ -115,11 +134,30 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--save", action="store_true", help="append to benchmarks/results/<date>.jsonl"
     )
     options = parser.parse_args(arguments)
-    for name, value in (_SMALL if options.small else _FULL).items():
+    sizes = _SMALL if options.small else _FULL | (_CURVES if command == "curves" else {})
+    for name, value in sizes.items():
         if getattr(options, name) is None:
             setattr(options, name, value)
     usual = ",".join(job for job in JOBS if job not in LARGE)
     options.jobs = tuple((options.jobs or ("parquet" if options.parquet else usual)).split(","))
+    _check(parser, options)
+    options.contenders = tuple(filter(None, options.contenders.split(",")))
+    return options
+
+
+def _add_curves(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "name", choices=["all", *curves.CURVES], help="what is varied, from 650,000 rows, once"
+    )
+    parser.add_argument(
+        "--values",
+        type=_numbers,
+        help="others of this curve, like 65000000 rows, for which 30 GB of disk are needed",
+    )
+
+
+def _check(parser: argparse.ArgumentParser, options: argparse.Namespace) -> None:
+    """End with an error that tells which option is out of its bounds."""
     if unknown := set(options.jobs) - set(JOBS):
         parser.error(f"--jobs: {', '.join(sorted(unknown))} is none of {', '.join(JOBS)}")
     if ("parquet" in options.jobs) != bool(options.parquet):
@@ -134,8 +172,15 @@ def _parse(arguments: Sequence[str]) -> argparse.Namespace:
             parser.error(f"--{name.replace('_', '-')} must be at least 1")
     if not all(data.MIN_ROWS <= rows <= data.ID_SCALE for rows in options.scale_rows):
         parser.error(f"--scale-rows: from {data.MIN_ROWS} to {int(data.ID_SCALE):,}")
-    options.contenders = tuple(filter(None, options.contenders.split(",")))
-    return options
+    least = data.MIN_ROWS if getattr(options, "name", "") == "rows" else 1
+    if getattr(options, "name", "") == "all" and options.values:
+        parser.error("--values: of which curve?")
+    if not all(least <= value <= data.MAX_ROWS for value in getattr(options, "values", None) or ()):
+        parser.error(f"--values: from {least:,} to {data.MAX_ROWS:,}")
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
 
 
 def _add_folder(parser: argparse.ArgumentParser) -> None:
@@ -162,29 +207,58 @@ def _set_up(arguments: Sequence[str]) -> int:
 
 
 def _report(arguments: Sequence[str]) -> int:
-    """Draw what was saved, and print the tables of the README."""
+    """Draw what was saved, and print the README's table."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks report", description=_report.__doc__
     )
     parser.add_argument("results", type=Path, nargs="?", default=report.RESULTS)
     parser.add_argument("--out", type=Path, help="folder of the pictures (default: results)")
+    parser.add_argument(
+        "--readme", action="store_true", help="write picture and table into README.md, too"
+    )
     options = parser.parse_args(arguments)
-    text, paths = drawing.report(options.results, options.out or options.results)
+    out = options.out or options.results
+    lines = saved.lines_of(options.results)
+    paths = drawing.draw(lines, out)
+    readme = runner.ROOT / "README.md"
+    text = saved.section(lines, Path(os.path.relpath(out, readme.parent)).as_posix())
+    if options.readme and text:
+        saved.into_readme(readme, text)
     console = Console(soft_wrap=True)
-    console.print(text, markup=False)
+    console.print(text or "no measurement of job read is saved", markup=False)
     for path in paths:
         console.print(str(path), markup=False)
     return 0 if paths else 1
 
 
-def _compare(commit: str, options: argparse.Namespace, root: Path, console: Console) -> int:
-    """Print ratios of this tree to another commit; exit code 1 if a child failed."""
+def _curves(options: argparse.Namespace, root: Path, console: Console) -> int:
+    """Measure scaling curves, each saved when it is done; exit code 1 if a child failed."""
+    base = replace(_workload(options), examples=_CURVE_EXAMPLES)
+    where = report.machine()
+    report.show_conditions(console, base, where)
+    place = curves.Place(root, repeats=options.repeats, prefixes=options.contenders or ("",))
+    codes = []
+    for name in curves.CURVES if options.name == "all" else (options.name,):
+        curve = curves.CURVES[name]
+        values = options.values or (curve.small if options.small else curve.values)
+        codes.append(
+            _end(curves.measure(name, base, values, place, console), where, options, console)
+        )
+    return max(codes)
+
+
+def _compare(options: argparse.Namespace, root: Path, console: Console) -> int:
+    """Print ratios of this tree to another commit; exit code 1 if a child failed, 2 if git did."""
     chosen = [job for job in options.jobs if job in comparing.JOBS]
     workload = _workload(options)
     folder = jobs.folder_of(root, workload.rows)
     task = Task(action="prepare", contender="source", folder=folder, workload=workload)
-    with comparing.checkout(commit) as place:
-        outcomes = comparing.compare(task, place, chosen, options.repeats, console)
+    try:
+        with comparing.checkout(options.base) as place:
+            outcomes = comparing.compare(task, place, chosen, options.repeats, console)
+    except subprocess.CalledProcessError as error:  # What git said of it is on stderr.
+        console.print(f"compare {options.base}: {error}", markup=False, soft_wrap=True)
+        return 2
     return 1 if any(one.problems for one in outcomes) else 0
 
 
@@ -226,29 +300,27 @@ def _run(options: argparse.Namespace, root: Path, console: Console) -> int:
     for job, entries in chosen.items():
         chosen[job] = [one for one in entries if _is_installed(root, job, one, console)]
 
-    outcomes: list[runner.Outcome] = []
-    for prepared in jobs.prepare(base, chosen):
-        contender = prepared.task.contender
-        console.print(
-            f"prepared {contender}, {prepared.task.workload.rows:,} rows",
-            prepared.error or "",
-            markup=False,
-        )
-        if prepared.error:
-            outcomes.append(prepared)
-        if "window" in prepared.fields:
-            base = replace(base, workload=replace(workload, window=prepared.fields["window"]))
-
+    base, outcomes = turns.prepare(base, chosen, console)
     for job, entries in chosen.items():
         console.print()
-        measured = list(_in_turn(base, job, entries, options.repeats, console))
+        measured = turns.measure(base, job, entries, options.repeats, console)
         outcomes += measured
         # The notes tell the window, which is known only now.
         now = {entry.name: entry for entry in jobs.entries(job, base.workload)}
         show = report.show_figures if job in OWN else report.show_job
         show(console, job, [now[entry.name] for entry in entries], measured)
+    return _end(outcomes, where, options, console)
+
+
+def _end(
+    outcomes: Sequence[runner.Outcome],
+    where: dict[str, Any],
+    options: argparse.Namespace,
+    console: Console,
+) -> int:
+    """Save what was measured, if asked to; exit code 1 if a child failed."""
     if options.save:
-        console.print(f"saved to {report.save(outcomes, base.workload, where)}", soft_wrap=True)
+        console.print(f"saved to {report.save(outcomes, where)}", soft_wrap=True)
     failed = [one for one in outcomes if one.problems]
     console.print(
         f"{len(outcomes) - len(failed)} of {len(outcomes)} children delivered what they should"
@@ -278,26 +350,6 @@ def _is_installed(root: Path, job: str, entry: jobs.Entry, console: Console) -> 
     said = f"cannot be installed here: {why}" if why else f"not installed; {how}"
     console.print(f"{job} {entry.name}: skipped, {said}", soft_wrap=True, markup=False)
     return False
-
-
-def _in_turn(
-    base: Task, job: str, entries: Sequence[jobs.Entry], repeats: int, console: Console
-) -> list[runner.Outcome]:
-    """Measure A B C, A B C, …, so that a slow minute of the machine meets all of them."""
-    outcomes = []
-    for repeat in range(1, repeats + 1):
-        for entry in entries:
-            outcome = runner.run_child(jobs.task_of(base, job, entry))
-            said = "; ".join(outcome.problems) or _said(outcome.fields)
-            console.print(f"{job} {repeat}/{repeats} {entry.name}: {said}", markup=False)
-            outcomes.append(outcome)
-    return outcomes
-
-
-def _said(fields: dict[str, Any]) -> str:
-    if figures := fields.get("figures"):
-        return ", ".join(f"{name} {value:.4g}" for name, value in figures.items())
-    return f"{fields['rows_per_s'] / 1e6:.4f} M rows/s"
 
 
 if __name__ == "__main__":

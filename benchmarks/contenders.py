@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
 
 from benchmarks import data
@@ -60,6 +60,8 @@ class Contender:
     """Whether it delivers the id beside, when it only reads; a model never gets it."""
     shuffle: str
     """What its shuffle reaches."""
+    columns: int = data.COLUMNS
+    """Features of a row."""
     workers: int = 1
     """Workers of a Sequence."""
     processes: bool = False
@@ -73,8 +75,8 @@ class Contender:
     def bytes_per_row(self) -> int:
         """Bytes of a row as it is delivered when only read."""
         if self.form == "bytes":
-            return data.STORED_BYTES
-        return data.PACKED_BYTES + (data.ID_BYTES if self.with_id else 0)
+            return data.stored_bytes(self.columns)
+        return data.packed_bytes(self.columns) + (data.ID_BYTES if self.with_id else 0)
 
     def load(self) -> Module:
         """The module, imported now: it may bring TensorFlow with it."""
@@ -83,7 +85,7 @@ class Contender:
 
 def contenders(workload: Workload) -> tuple[Contender, ...]:
     """All contenders, tfstream first."""
-    return (
+    found = (
         *_tfstream(workload),
         *_limits(workload),
         *_textbook(workload),
@@ -95,10 +97,12 @@ def contenders(workload: Workload) -> tuple[Contender, ...]:
             form="packed",
             with_id=False,
             shuffle="inside a group only",
+            workers=workload.workers or 1,
         ),
         *_observations(workload),
         *_peers(workload),
     )
+    return tuple(replace(one, columns=workload.columns) for one in found)
 
 
 def find(workload: Workload, name: str) -> Contender:

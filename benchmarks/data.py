@@ -2,12 +2,13 @@
 
 Label, last feature and group are functions of the id, and the first feature *is* the id, scaled.
 So any contender's rows can be checked one by one, whether it delivers the id or not, with nothing
-kept beside.
+kept beside. Scaling curves have other numbers of features, groups and files.
 """
 
 from __future__ import annotations
 
 import shutil
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,29 +21,45 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-FEATURES = tuple(f"f{index:02d}" for index in range(32))
-GROUPS = 365
+COLUMNS, GROUPS, FILES = 32, 365, 8
 MIN_ROWS = 1_000
 """Fewer would leave some of the source's files, and most groups, without a row."""
 ID_SCALE = 2.0**24
 """The first feature times this is the id, exactly, for ids below it."""
-PACKED_BYTES = 4 * len(FEATURES) + 1
-"""Bytes of a row as features and label."""
+MAX_ROWS = 2**30
+"""No more ids than first features can tell; see `first_of`."""
 ID_BYTES = 8
 KEY_BYTES = 8
 """Bytes of month and day."""
-STORED_BYTES = PACKED_BYTES + ID_BYTES + KEY_BYTES
-"""Bytes of a row with all of its columns, as it lies in tfstream's shards."""
 CHUNK = 65_536
 """Rows that are made at once, from a seed of their own."""
 
-SKEWED_ROW_BYTES = PACKED_BYTES + ID_BYTES
-"""Bytes of a row in a file that is not compressed, at least; month and day take a few bits."""
-
-_SOURCE_FILES = 8
 _ROW_GROUP = 131_072
 _SKEWED_FILE_ROWS = 14 * _ROW_GROUP
 _MONTH_DAYS = np.array([31, 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31])
+_EVEN_DAYS = 28
+_ONE_BITS = np.float32(1).view(np.int32)
+
+
+def names(columns: int) -> tuple[str, ...]:
+    """The features of rows with so many."""
+    return tuple(f"f{index:02d}" for index in range(columns))
+
+
+def packed_bytes(columns: int) -> int:
+    """Bytes of a row as float32 features and int8 label."""
+    return 4 * columns + 1
+
+
+def stored_bytes(columns: int) -> int:
+    """Bytes of a row with all of its columns, as it lies in tfstream's shards."""
+    return packed_bytes(columns) + ID_BYTES + KEY_BYTES
+
+
+FEATURES = names(COLUMNS)
+PACKED_BYTES = packed_bytes(COLUMNS)
+SKEWED_ROW_BYTES = PACKED_BYTES + ID_BYTES
+"""Bytes of a row in a file that is not compressed, at least; month and day take a few bits."""
 
 
 def mixed(ids: np.ndarray) -> np.ndarray:
@@ -63,56 +80,89 @@ def last_of(ids: np.ndarray) -> np.ndarray:
     return (mixed(ids) >> np.uint64(40)).astype(np.float32) / np.float32(ID_SCALE)
 
 
-def groups_of(ids: np.ndarray) -> np.ndarray:
-    """The groups of the rows, int64 in [0, 365): at random, so that neighbours are strangers."""
-    return (((mixed(ids) >> np.uint64(8)) & np.uint64(0xFFFFFFFF)) % np.uint64(GROUPS)).astype(
+def groups_of(ids: np.ndarray, groups: int = GROUPS) -> np.ndarray:
+    """The groups of the rows, int64 in [0, groups): at random, so that neighbours are strangers."""
+    return (((mixed(ids) >> np.uint64(8)) & np.uint64(0xFFFFFFFF)) % np.uint64(groups)).astype(
         np.int64
     )
 
 
-def dates_of(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Month and day of the groups, int32 from 1: a group is a day of a year of 365."""
+def dates_of(group: np.ndarray, groups: int = GROUPS) -> tuple[np.ndarray, np.ndarray]:
+    """Month and day of groups, int32 from 1: a day of a year, or of many months of 28 days."""
+    if groups > GROUPS:
+        months, days = np.divmod(group, _EVEN_DAYS)
+        return (months + 1).astype(np.int32), (days + 1).astype(np.int32)
     starts = np.concatenate([[0], np.cumsum(_MONTH_DAYS)])
-    months = np.searchsorted(starts, groups, side="right")
-    return months.astype(np.int32), (groups - starts[months - 1] + 1).astype(np.int32)
+    months = np.searchsorted(starts, group, side="right")
+    return months.astype(np.int32), (group - starts[months - 1] + 1).astype(np.int32)
+
+
+def first_of(ids: np.ndarray) -> np.ndarray:
+    """The first feature of the rows, float32: a number of its own for each id below `MAX_ROWS`.
+
+    The id over `ID_SCALE`, below 1; from 1 on, the next float32 for the next id.
+    """
+    scaled = (ids / ID_SCALE).astype(np.float32)
+    beyond = (ids - int(ID_SCALE) + int(_ONE_BITS)).astype(np.int32).view(np.float32)
+    return np.where(ids < ID_SCALE, scaled, beyond)
 
 
 def ids_of(first_feature: np.ndarray) -> np.ndarray:
-    """The ids that the first feature holds, int64."""
-    return np.rint(first_feature * ID_SCALE).astype(np.int64)
+    """The ids that the first feature, float32, holds, int64."""
+    scaled = np.rint(np.minimum(first_feature, 1) * ID_SCALE).astype(np.int64)
+    bits = np.ascontiguousarray(first_feature).view(np.int32).astype(np.int64)
+    return np.where(first_feature < 1, scaled, bits - int(_ONE_BITS) + int(ID_SCALE))
 
 
-def chunks(rows: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """The ids and features, (n, 32) float32, of the first `rows` rows, `CHUNK` rows at a time."""
-    for number, start in enumerate(range(0, rows, CHUNK)):
-        ids = np.arange(start, min(start + CHUNK, rows), dtype=np.int64)
-        random = np.random.default_rng([SEED, number])
-        features = random.standard_normal((CHUNK, len(FEATURES)), dtype=np.float32)[: len(ids)]
-        features[:, 0] = ids / ID_SCALE
-        features[:, -1] = last_of(ids)
-        yield ids, features
+def chunks(rows: int, columns: int = COLUMNS) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Ids and features, (n, columns) float32, of the first `rows` rows, `CHUNK` rows at a time."""
+    for start in range(0, rows, CHUNK):
+        stop = min(start + CHUNK, rows)
+        yield np.arange(start, stop), _chunk(start // CHUNK, columns)[: stop - start]
 
 
-def table_of(ids: np.ndarray, features: np.ndarray, groups: np.ndarray | None = None) -> pa.Table:
-    """The rows as the source holds them, in their own groups unless others are given."""
-    month, day = dates_of(groups_of(ids) if groups is None else groups)
-    columns: dict[str, Any] = {name: features[:, i] for i, name in enumerate(FEATURES)}
-    columns |= {"id": ids, "label": labels_of(ids), "month": month, "day": day}
+@lru_cache(maxsize=1)
+def _chunk(number: int, columns: int) -> np.ndarray:
+    """The features of the rows of a chunk, (CHUNK, columns) float32; not to be written to."""
+    ids = np.arange(number * CHUNK, (number + 1) * CHUNK)
+    random = np.random.default_rng([SEED, number])
+    features = random.standard_normal((CHUNK, columns), dtype=np.float32)
+    features[:, 0] = first_of(ids)
+    features[:, -1] = last_of(ids)
+    features.flags.writeable = False
+    return features
+
+
+def _rows_between(start: int, stop: int, columns: int) -> np.ndarray:
+    """The features of the rows of these ids, (stop - start, columns) float32."""
+    parts = [
+        _chunk(number, columns)[max(start - number * CHUNK, 0) : stop - number * CHUNK]
+        for number in range(start // CHUNK, -(-stop // CHUNK))
+    ]
+    return np.concatenate(parts)
+
+
+def _table_of(
+    ids: np.ndarray, features: np.ndarray, dates: tuple[np.ndarray, np.ndarray]
+) -> pa.Table:
+    """The rows as the source holds them."""
+    columns: dict[str, Any] = dict(zip(names(features.shape[1]), features.T, strict=True))
+    columns |= {"id": ids, "label": labels_of(ids)}
+    columns |= dict(zip(("month", "day"), dates, strict=True))
     return pa.table(columns)
 
 
-def write_source(place: Path, rows: int) -> None:
+def write_source(
+    place: Path, rows: int, *, columns: int = COLUMNS, groups: int = GROUPS, files: int = FILES
+) -> None:
     """Write the rows as a few Parquet files, in the order of their ids."""
-    tables = [table_of(ids, features) for ids, features in chunks(rows)]
-    whole = pa.concat_tables(tables)
-    per_file = -(-rows // _SOURCE_FILES)
-    for number in range(_SOURCE_FILES):
-        pq.write_table(
-            whole.slice(number * per_file, per_file),
-            place / f"part-{number:02d}.parquet",
-            row_group_size=_ROW_GROUP,
-            use_dictionary=["month", "day"],
-        )
+
+    def table(ids: np.ndarray) -> pa.Table:
+        start, stop = int(ids[0]), int(ids[-1]) + 1
+        dates = dates_of(groups_of(ids, groups), groups)
+        return _table_of(ids, _rows_between(start, stop, columns), dates)
+
+    write_files(place, rows, files, table, compression="snappy", use_dictionary=["month", "day"])
 
 
 def write_skewed(place: Path, rows: int) -> None:
@@ -126,19 +176,29 @@ def write_skewed(place: Path, rows: int) -> None:
 def _skewed_table(ids: np.ndarray) -> pa.Table:
     random = np.random.default_rng([SEED, int(ids[0])])
     features = random.standard_normal((len(ids), len(FEATURES)), dtype=np.float32)
-    return table_of(ids, features, np.where(mixed(ids) >> np.uint64(63), 0, groups_of(ids)))
+    groups = np.where(mixed(ids) >> np.uint64(63), 0, groups_of(ids))
+    return _table_of(ids, features, dates_of(groups))
 
 
 def write_files(
-    place: Path, rows: int, files: int, table: Callable[[np.ndarray], pa.Table]
+    place: Path, rows: int, files: int, table: Callable[[np.ndarray], pa.Table], **options: Any
 ) -> None:
-    """Write the rows of a function of ids into uncompressed Parquet files, a row group at once."""
+    """Write the rows of a function of ids into Parquet files, a row group at once.
+
+    Args:
+        place: the folder.
+        rows: ids are those below.
+        files: files of the same number of rows, but for the last.
+        table: the rows of some ids.
+        options: what `pyarrow.parquet.ParquetWriter` takes; by default nothing is compressed.
+    """
+    options = {"compression": "none"} | options
     per_file = -(-rows // files)
     schema = table(np.arange(1)).schema
     for number in range(files):
         stop = min((number + 1) * per_file, rows)
         path = place / f"part-{number:04d}.parquet"
-        with pq.ParquetWriter(path, schema, compression="none") as writer:
+        with pq.ParquetWriter(path, schema, **options) as writer:
             for first in range(number * per_file, stop, _ROW_GROUP):
                 writer.write_table(table(np.arange(first, min(first + _ROW_GROUP, stop))))
 

@@ -25,9 +25,13 @@ class Ledger:
     holds at most 13 bytes a row.
     """
 
-    def __init__(self, rows: int) -> None:
-        """A ledger for an epoch of `rows` rows."""
+    def __init__(
+        self, rows: int, *, columns: int = data.COLUMNS, groups: int = data.GROUPS
+    ) -> None:
+        """A ledger for an epoch of `rows` rows of so many features, in so many groups."""
         self._expected = rows
+        self._names = data.names(columns)
+        self._groups = groups
         self._keys: np.ndarray | None = None
         self._labels = np.empty(rows, np.int8)
         self._last = np.empty(rows, np.float32)
@@ -43,7 +47,7 @@ class Ledger:
         keys, last = self._columns(features)
         if self._keys is None:
             self._keys = np.empty(self._expected, keys.dtype)
-            self._first_batch = _copied(features)
+            self._first_batch = _copied(features, self._names)
         start, stop = self.rows, min(self.rows + count, self._expected)
         self._keys[start:stop] = keys[: stop - start]
         self._labels[start:stop] = labels[: stop - start]
@@ -56,8 +60,8 @@ class Ledger:
         if isinstance(features, dict):
             self._has_ids = "id" in features
             return (
-                np.asarray(features["id" if self._has_ids else data.FEATURES[0]]),
-                np.asarray(features[data.FEATURES[-1]]),
+                np.asarray(features["id" if self._has_ids else self._names[0]]),
+                np.asarray(features[self._names[-1]]),
             )
         if isinstance(features, tuple):
             self._has_ids = True
@@ -98,24 +102,28 @@ class Ledger:
         return {"rows": self.rows, "ids": int(ids.sum()), "mixed_ids": mixed}
 
     def quality(self, batch: int) -> float | None:
-        """How unevenly the batches drew from the groups; 1 is uniform. None without a full batch.
+        """How unevenly the batches drew from the groups; 1 is uniform.
+
+        None without a full batch, or with one group.
 
         The standard deviation over batches of the batch mean of a group effect, divided by the same
         under uniform draws, in the mean over all group effects: which is the square root of
         Pearson's chi-square over its degrees of freedom.
         """
         batches = self.rows // batch
-        if batches == 0:
+        if batches == 0 or self._groups == 1:
             return None
         ids = self.ids()[: batches * batch]
-        everyone = data.groups_of(np.arange(self._expected))
-        share = np.bincount(everyone, minlength=data.GROUPS) / self._expected
-        cells = np.repeat(np.arange(batches), batch) * data.GROUPS + data.groups_of(ids)
-        counts = np.bincount(cells, minlength=batches * data.GROUPS).reshape(batches, data.GROUPS)
-        there = share > 0
-        expected = batch * share[there]
-        squares = ((counts[:, there] - expected) ** 2 / expected).sum(axis=1)
-        return float(np.sqrt(squares.mean() / max(there.sum() - 1, 1)))
+        everyone = data.groups_of(np.arange(self._expected), self._groups)
+        share = np.bincount(everyone, minlength=self._groups) / self._expected
+        drawn = data.groups_of(ids, self._groups)
+        cells, counts = np.unique(
+            np.repeat(np.arange(batches), batch) * self._groups + drawn, return_counts=True
+        )
+        # The sum over a batch's groups of (count - expected)^2 / expected, which is that of
+        # count^2 / expected less the batch: groups that it did not draw from need no cell.
+        squares = (counts**2 / (batch * share[cells % self._groups])).sum() / batches - batch
+        return float(np.sqrt(max(squares, 0.0) / max((share > 0).sum() - 1, 1)))
 
 
 def covered(ids: np.ndarray, rows: int) -> list[str]:
@@ -159,10 +167,10 @@ def _id_findings(ids: np.ndarray, rows: int, *, whole: bool) -> list[str]:
     return found
 
 
-def _copied(features: Features) -> tuple[np.ndarray, np.ndarray]:
+def _copied(features: Features, names: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray]:
     """The ids and the whole feature matrix of a batch."""
     if isinstance(features, dict):
-        matrix = np.stack([np.asarray(features[name]) for name in data.FEATURES], axis=1)
+        matrix = np.stack([np.asarray(features[name]) for name in names], axis=1)
     else:
         matrix = np.array(features[0] if isinstance(features, tuple) else features)
     return data.ids_of(matrix[:, 0]), matrix
@@ -170,7 +178,7 @@ def _copied(features: Features) -> tuple[np.ndarray, np.ndarray]:
 
 def _feature_findings(ids: np.ndarray, matrix: np.ndarray) -> list[str]:
     """Compare every feature of the rows of the first chunk; all others would cost a pass."""
-    first_ids, first_chunk = next(data.chunks(data.CHUNK))
+    first_ids, first_chunk = next(data.chunks(data.CHUNK, matrix.shape[1]))
     inside = ids < len(first_ids)
     wrong = int((matrix[inside] != first_chunk[ids[inside]]).any(axis=1).sum())
     return [f"{wrong} rows of the first batch have wrong features"] if wrong else []

@@ -1,174 +1,192 @@
-"""`report`: pictures and the README's table out of the saved lines, the latest of each kind."""
+"""`report`: the pictures, out of the saved lines, the latest of each kind."""
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from benchmarks import curves
+from benchmarks.saved import (
+    CALLBACKS,
+    LIMIT,
+    MEGA,
+    OURS,
+    by_speed,
+    label_of,
+    median_of,
+    of_curve,
+    of_job,
+    peak_mb,
+    rate,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from matplotlib.axes import Axes
 
-Line = dict[str, Any]
-"""A saved measurement."""
+    from benchmarks.saved import Line
 
-_OURS, _THEIRS, _LIMIT = "#1f5f8b", "#9aa5b1", "#b5482f"
-_LIMIT_OF_READING = "numpy-limit"
-_MEGA = 1e6
-_CURVES = ("tfstream-packed", "tfstream-dict", _LIMIT_OF_READING, "saved-blocks", "dask-groups")
-"""Contenders of the curves; others have one point, or are too slow to be seen."""
+_BLUE, _GREY, _RED = "#0072b2", "#9aa5b1", "#d55e00"
+STYLES = {
+    "tfstream-packed": (_BLUE, "o-"),
+    "tfstream-convert": (_BLUE, "o-"),
+    "numpy-limit": (_RED, "s--"),
+    "pyarrow-read": (_RED, "s--"),
+    "textbook-packed": ("#009e73", "^-"),
+    "pyarrow-hive-buffered": ("#009e73", "^-"),
+    "dask-groups": ("#cc79a7", "D-"),
+    "npy-w1": ("#000000", "v-"),
+    "npy-w2-threads": ("#e69f00", "<-"),
+    "npy-w2-processes": ("#56b4e9", ">-"),
+}
+"""Colour and marker by contender: of Okabe and Ito, whom the colour-blind can tell apart."""
+_AXES = {
+    "rows": "rows",
+    "columns": "float32 columns; as many bytes at each point",
+    "batch": "rows of a batch",
+    "groups": "groups",
+    "files": "Parquet files of the source",
+    "workers": "workers, a core each",
+}
+_SIZE, _WIDE = (8, 4.5), (12, 4.5)
+_DPI = 120
+_PLAIN = "{x:,g}"
+_NARROW = 100
+"""A logarithmic axis up to this many times its start has ticks at 2 and 5, too."""
 
 
-def lines_of(results: Path) -> list[Line]:
-    """The measurements below a folder that count: no error, no finding.
-
-    Raises:
-        ValueError: a line is no JSON; its file and number are told.
-    """
-    found = []
-    for path in sorted(results.glob("*.jsonl")):
-        for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            try:
-                line = json.loads(text)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: {error}") from error
-            if not line.get("error") and not line.get("findings") and "rows_per_s" in line:
-                found.append(line)
-    return found
-
-
-def report(results: Path, out: Path) -> tuple[str, list[Path]]:
-    """Draw what there are lines for; the README's table in Markdown, and the pictures' paths."""
-    lines = lines_of(results)
-    reading = _of_job(lines, "read")
-    pictures: dict[str, tuple[list[Line], Callable[[Axes, list[Line]], None]]] = {
-        "speed": (_largest(reading), _draw_speed),
-        "scaling": (reading, _draw_scaling),
-        "memory": (reading, _draw_memory),
-        "callback": (_largest(_of_job(lines, "callback")), _draw_callback),
-    }
+def draw(lines: Sequence[Line], out: Path) -> list[Path]:
+    """Draw what there are lines for, as SVG and PNG; the paths."""
+    reading, callback = of_job(lines, "read"), of_job(lines, "callback")
+    pictures: dict[str, list[Callable[[Axes], None]]] = {}
+    if reading:
+        pictures["speed"] = [lambda axis: _draw_speed(axis, reading)]
+    if callback:
+        pictures["callback"] = [lambda axis: _draw_callback(axis, callback)]
+    for name in curves.CURVES:
+        if found := of_curve(lines, name):
+            pictures[f"by-{name}"] = [
+                lambda axis, name=name, found=found: _draw_curve(axis, name, found)
+            ]
+    if rows := of_curve(lines, "rows"):
+        pictures["memory"] = [lambda axis: _draw_memory(axis, rows)]
+    if reading and rows:
+        pictures["overview"] = [*pictures["speed"], *pictures["by-rows"]]
     out.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for name, (chosen, draw) in pictures.items():
-        if chosen:
-            paths += _drawn(out / name, chosen, draw)
-    return table(_largest(reading)) if reading else "no measurement of job read is saved", paths
+    return [path for name, drawn in pictures.items() for path in _save(out / name, drawn)]
 
 
-def table(lines: Sequence[Line]) -> str:
-    """The contenders of job read by their speed, with conditions, in Markdown."""
-    machine, workload = lines[-1]["machine"], lines[-1]["workload"]
-    versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
-    conditions = (
-        f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB; "
-        f"{workload['rows']:,} rows, batches of {workload['batch']:,}; "
-        f"{lines[-1]['time'][:10]}; {versions}"
-    )
-    rows = [
-        conditions,
-        "",
-        "| contender | M rows/s | peak MB | quality | shuffles |",
-        "|---|--:|--:|--:|---|",
-    ]
-    for name, found in _by_speed(lines):
-        quality = [line["quality"] for line in found if line.get("quality") is not None]
-        rows.append(
-            f"| {name} | {_rate(found):.3g} | {_peak(found):,.0f} | "
-            f"{f'{median(quality):.2f}' if quality else ''} | {found[-1]['shuffle']} |"
-        )
-    return "\n".join(rows)
-
-
-def _of_job(lines: Iterable[Line], job: str) -> list[Line]:
-    return [line for line in lines if line["job"] == job]
-
-
-def _largest(lines: Sequence[Line]) -> list[Line]:
-    """Those of the most rows, and of the batch size that was measured with them last."""
-    if not lines:
-        return []
-    rows = max(line["workload"]["rows"] for line in lines)
-    of_rows = [line for line in lines if line["workload"]["rows"] == rows]
-    batch = of_rows[-1]["workload"]["batch"]
-    return [line for line in of_rows if line["workload"]["batch"] == batch]
-
-
-def _by_speed(lines: Iterable[Line]) -> list[tuple[str, list[Line]]]:
-    found: dict[str, list[Line]] = defaultdict(list)
-    for line in lines:
-        found[line["contender"]].append(line)
-    return sorted(found.items(), key=lambda item: -_rate(item[1]))
-
-
-def _rate(lines: Sequence[Line]) -> float:
-    return median(line["rows_per_s"] for line in lines) / _MEGA
-
-
-def _peak(lines: Sequence[Line]) -> float:
-    return median(line["peak_bytes"] for line in lines) / _MEGA
-
-
-def _drawn(path: Path, lines: list[Line], draw: Callable[[Axes, list[Line]], None]) -> list[Path]:
-    """A picture as SVG and PNG; their paths."""
+def _save(path: Path, pictures: Sequence[Callable[[Axes], None]]) -> list[Path]:
+    """One picture, or two side by side; the same lines make the same bytes."""
+    import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(8, 4.5), layout="constrained")
-    axis = figure.subplots()
-    axis.spines[["top", "right"]].set_visible(False)
-    draw(axis, lines)
-    paths = [path.with_suffix(f".{suffix}") for suffix in ("svg", "png")]
-    for one in paths:
-        figure.savefig(one, dpi=120)
-    return paths
+    # Text of an SVG remains text: small, and to be searched for.
+    with mpl.rc_context({"svg.hashsalt": path.name, "svg.fonttype": "none"}):
+        figure = Figure(figsize=_SIZE if len(pictures) == 1 else _WIDE, layout="constrained")
+        axes = figure.subplots(1, len(pictures), squeeze=False)[0]
+        for axis, draw_on in zip(axes, pictures, strict=True):
+            axis.spines[["top", "right"]].set_visible(False)
+            draw_on(axis)
+        svg, png = path.with_suffix(".svg"), path.with_suffix(".png")
+        figure.savefig(svg, metadata={"Date": None})
+        figure.savefig(png, dpi=_DPI)
+    return [svg, png]
 
 
-def _draw_speed(axis: Axes, lines: list[Line]) -> None:
-    ranked = _by_speed(lines)
-    bars = [(name, _rate(found)) for name, found in ranked if not name.startswith("numpy")]
-    names = [name for name, _ in bars][::-1]
-    rates = [rate for _, rate in bars][::-1]
-    colors = [_OURS if name.startswith("tfstream") else _THEIRS for name in names]
-    axis.barh(names, rates, color=colors)
-    limit = dict(ranked).get(_LIMIT_OF_READING)
-    if limit:
-        axis.axvline(_rate(limit), color=_LIMIT, linestyle="--", label="numpy from a memory map")
-        axis.legend(frameon=False, loc="lower right")
+def _draw_speed(axis: Axes, lines: Sequence[Line]) -> None:
+    """A bar for each contender, with its figure, and the limit as a line."""
+    ranked = by_speed(lines)
+    bars = [(name, rate(found)) for name, found in ranked if not name.startswith(LIMIT)][::-1]
+    labels, rates = [label_of(name) for name, _ in bars], [value for _, value in bars]
+    colors = [_BLUE if name.startswith(OURS) else _GREY for name, _ in bars]
+    axis.bar_label(axis.barh(labels, rates, color=colors), fmt="{:.3g}", padding=3)
+    if limit := dict(ranked).get(LIMIT):
+        axis.axvline(rate(limit), color=_RED, linestyle="--")
+        axis.annotate(
+            f"limit: numpy from a\nmemory map, {rate(limit):.3g}",
+            (rate(limit), 0),
+            xytext=(-5, 0),
+            textcoords="offset points",
+            color=_RED,
+            ha="right",
+            va="center",
+        )
     axis.set_xscale("log")
-    axis.set_xlabel("M rows/s, steady")
+    axis.xaxis.set_major_formatter(_PLAIN)
+    axis.set_xlim(right=2 * max([*rates, rate(limit)] if limit else rates))
+    workload = lines[-1]["workload"]
+    axis.set_xlabel("million rows/s, whole epochs (logarithmic)")
+    axis.set_title(f"{workload['rows']:,} rows, batches of {workload['batch']:,}", fontsize=10)
 
 
-def _draw_scaling(axis: Axes, lines: list[Line]) -> None:
-    _curves(axis, lines, _rate)
+def _draw_curve(axis: Axes, name: str, lines: Sequence[Line]) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    in_bytes = name == "columns"
+    _draw_points(axis, name, lines, _megabytes_per_s if in_bytes else rate)
     axis.set_yscale("log")
-    axis.set_ylabel("M rows/s, steady")
+    low, high = axis.get_ylim()
+    if high / low < _NARROW:
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_minor_locator(NullLocator())
+    axis.yaxis.set_major_formatter(_PLAIN)
+    axis.set_ylabel(f"{'MB' if in_bytes else 'million rows'}/s, whole epochs")
+    if curves.CURVES[name].job == "convert":
+        axis.set_ylabel("million rows/s, converted")
 
 
-def _draw_memory(axis: Axes, lines: list[Line]) -> None:
-    _curves(axis, lines, _peak)
+def _draw_memory(axis: Axes, lines: Sequence[Line]) -> None:
+    _draw_points(axis, "rows", lines, peak_mb)
     axis.set_ylim(bottom=0)
-    axis.set_ylabel("peak of the process tree, MB")
+    axis.yaxis.set_major_formatter("{x:,.0f}")
+    axis.set_ylabel("peak memory of the process tree, MB")
 
 
-def _curves(axis: Axes, lines: list[Line], value: Callable[[Sequence[Line]], float]) -> None:
-    """A curve over rows for each contender, at the batch size that was measured last."""
-    batch = lines[-1]["workload"]["batch"]
-    points: dict[str, dict[int, list[Line]]] = defaultdict(lambda: defaultdict(list))
+def _megabytes_per_s(lines: Sequence[Line]) -> float:
+    return median_of(lines, lambda line: line["bytes"] / line["timed_s"]) / MEGA
+
+
+def _draw_points(
+    axis: Axes, name: str, lines: Sequence[Line], value: Callable[[Sequence[Line]], float]
+) -> None:
+    """A line for each contender, over the values of a curve; the legend beside."""
+    field = curves.CURVES[name].field
+    points: dict[str, dict[int, list[Line]]] = {}
     for line in lines:
-        if line["workload"]["batch"] == batch and line["contender"] in _CURVES:
-            points[line["contender"]][line["workload"]["rows"]].append(line)
-    for name, found in points.items():
-        rows = sorted(found)
-        axis.plot(rows, [value(found[one]) for one in rows], "o-", label=name)
+        at = points.setdefault(curves.kind_of(line["contender"]), {})
+        at.setdefault(line["workload"][field], []).append(line)
+    everywhere = sorted({x for found in points.values() for x in found})
+    for kind in (kind for kind in STYLES if kind in points):
+        found, (color, style) = points[kind], STYLES[kind]
+        values = [value(found[x]) for x in sorted(found)]
+        label = label_of(kind)
+        axis.plot(sorted(found), values, style, color=color, label=label, markersize=5)
     axis.set_xscale("log")
-    axis.set_xlabel(f"rows; batches of {batch:,}")
-    axis.legend(frameon=False)
+    axis.set_xticks(everywhere, [f"{x:,}" for x in everywhere])
+    axis.minorticks_off()
+    axis.set_xlabel(_AXES[name])
+    axis.grid(visible=True, axis="y", color="#e5e5e5")
+    axis.legend(frameon=False, fontsize=9, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2)
+    workload = lines[-1]["workload"]
+    conditions = [f"{workload['rows']:,} rows"] if name not in {"rows", "columns"} else []
+    if name not in {"batch", "files"}:
+        conditions.append(f"batches of {workload['batch']:,}")
+    if conditions:
+        axis.set_xlabel(f"{_AXES[name]}  ({', '.join(conditions)})")
 
 
-def _draw_callback(axis: Axes, lines: list[Line]) -> None:
-    ranked = _by_speed(lines)
-    axis.bar([name for name, _ in ranked], [1 / _rate(found) for _, found in ranked], color=_OURS)
+def _draw_callback(axis: Axes, lines: Sequence[Line]) -> None:
+    """What a million rows take in fit, with the callback and without, and the difference."""
+    found = dict(by_speed(lines))
+    seconds = {name: 1 / rate(found[name]) for name in CALLBACKS if name in found}
+    labels = [label_of(name) for name in seconds]
+    colors = [_GREY, _BLUE][-len(seconds) :]
+    bars = axis.bar(labels, list(seconds.values()), color=colors, width=0.4)
+    axis.margins(x=0.3)
+    axis.bar_label(bars, fmt="{:.3g} s", padding=3)
     axis.set_ylabel("seconds for a million rows, in fit")
+    if len(seconds) == len(CALLBACKS):
+        without, with_ = (seconds[name] for name in CALLBACKS)
+        axis.set_title(f"with the callback: {(with_ / without - 1) * 100:+.1f} %", fontsize=10)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import shutil
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from benchmarks.runner import Outcome, run_child
 from benchmarks.workload import CONVERSIONS, LARGE, OWN, SEED, Task, Workload
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _FUNCTIONS = {
@@ -47,12 +48,18 @@ _EXAMPLES = {
 """Converters to one Example a row, without groups: what they use, and its document."""
 _SLOW = ("plain-examples", "ray-tfrecords")
 """Those whose rate is what counts, and who get fewer rows."""
-_SOURCES = {
-    "source": data.write_source,
-    "mixed-source": mixed_rows.write_source,
-    "skewed-source": data.write_skewed,
+_SOURCES: dict[str, Callable[[Path, Workload], None]] = {
+    "source": lambda place, workload: data.write_source(
+        place,
+        workload.rows,
+        columns=workload.columns,
+        groups=workload.groups,
+        files=workload.source_files,
+    ),
+    "mixed-source": lambda place, workload: mixed_rows.write_source(place, workload.rows),
+    "skewed-source": lambda place, workload: data.write_skewed(place, workload.rows),
 }
-_WIDE_BYTES = data.STORED_BYTES
+_WIDE_BYTES = data.stored_bytes(data.COLUMNS)
 _COPIES = 3
 """Copies of a large source that the disk must have room for: itself, run files and shards."""
 _CALLBACKS = {"without-callback": "plain fit", "with-callback": "tfstream.LineageCallback"}
@@ -151,9 +158,11 @@ def task_of(base: Task, job: str, entry: Entry) -> Task:
     root = base.folder.parent
     if job not in CONVERSIONS:
         return replace(task, python=environments.interpreter(root, entry.name) or task.python)
+    large = job in LARGE
+    own = entry.rows == base.workload.rows and not large
     return replace(
         task,
-        folder=folder_of(root / SCRATCH if job in LARGE else root, entry.rows),
+        folder=base.folder if own else folder_of(root / SCRATCH if large else root, entry.rows),
         workload=replace(base.workload, rows=entry.rows),
         python=environments.interpreter(root, entry.name) or task.python,
     )
@@ -168,6 +177,8 @@ def do(task: Task) -> dict[str, Any]:
     """Do a task; this is what a child runs."""
     if task.action == "prepare":
         return _prepare(task)
+    if task.workload.workers:  # Before TensorFlow is loaded, which counts its cores once.
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: task.workload.workers])
     module, function = _FUNCTIONS[task.action]
     return getattr(importlib.import_module(module), function)(task)  # type: ignore[no-any-return]
 
@@ -177,7 +188,7 @@ def _prepare(task: Task) -> dict[str, Any]:
     if write := _SOURCES.get(task.contender):
         if task.folder.parent.name == SCRATCH:
             _check_space(task)
-        data.keep(task.folder / task.contender, lambda place: write(place, task.workload.rows))
+        data.keep(task.folder / task.contender, lambda place: write(place, task.workload))
         return {}
     contender = contenders.find(task.workload, task.contender)
     module = contender.load()

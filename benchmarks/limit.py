@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from benchmarks.contenders import Contender
 
 
-def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001 - one signature for all
+def prepare(place: Path, task: Task, contender: Contender) -> None:
     """Write features, ids and labels as .npy files."""
     rows = contender.rows
-    shape = (rows, len(data.FEATURES))
+    shape = (rows, task.workload.columns)
     features = np.lib.format.open_memmap(place / "x.npy", "w+", dtype=np.float32, shape=shape)
     ids = np.arange(rows, dtype=np.int64)
-    for chunk_ids, chunk in data.chunks(rows):
+    for chunk_ids, chunk in data.chunks(rows, task.workload.columns):
         features[chunk_ids] = chunk
     features.flush()
     np.save(place / "id.npy", ids)
@@ -45,7 +45,7 @@ class MappedRows:
         self._random = np.random.default_rng(SEED)
 
     def epoch(self) -> Iterator[tuple[Any, Any]]:
-        """One pass, newly shuffled: ((n, 32) float32, or that and the ids; labels int8)."""
+        """One pass, newly shuffled: ((n, columns) float32, or that and the ids; labels int8)."""
         rows = len(self._labels)
         for start in range(0, rows, self._window):
             order = start + self._random.permutation(min(self._window, rows - start))

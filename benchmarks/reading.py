@@ -18,8 +18,10 @@ def run(task: Task) -> dict[str, Any]:
     """Measure a contender; epoch 0 is recorded and checked."""
     contender = contenders.find(task.workload, task.contender)
     source = contender.load().open_source(task.folder / contender.layout, task, contender)
+    columns, groups = task.workload.columns, task.workload.groups
     # Bare bytes have no rows to check, and say themselves what is checked instead.
-    ledger = source.ledger() if contender.form == "bytes" else Ledger(contender.rows)
+    is_bytes = contender.form == "bytes"
+    ledger = source.ledger() if is_bytes else Ledger(contender.rows, columns=columns, groups=groups)
     clock = Clock(floor_s=task.workload.floor_s, bound_s=task.workload.bound_s)
     _consume(source, ledger, clock)
     announce_measured()

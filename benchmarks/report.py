@@ -248,7 +248,7 @@ def _entry_of(outcome: Outcome) -> Entry | None:
     return next(entry for entry in found if entry.name == task.contender)
 
 
-def save(outcomes: Sequence[Outcome], workload: Workload, where: dict[str, Any]) -> Path:
+def save(outcomes: Sequence[Outcome], where: dict[str, Any]) -> Path:
     """Append a JSON line a measurement to today's file."""
     now = dt.datetime.now(dt.timezone.utc)
     RESULTS.mkdir(exist_ok=True)
@@ -267,7 +267,7 @@ def save(outcomes: Sequence[Outcome], workload: Workload, where: dict[str, Any])
                 "peak_bytes": one.peak_bytes,
                 "error": one.error,
                 **one.fields,
-                "workload": asdict(workload),
+                "workload": asdict(one.task.workload),
                 "machine": where,
             }
             file.write(json.dumps(record) + "\n")

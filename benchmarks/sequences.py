@@ -22,9 +22,9 @@ _PER_FOLDER = 1_000
 """Files of a folder; all in one would be slower, and nobody's fault but the file system's."""
 
 
-def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001 - one signature for all
+def prepare(place: Path, task: Task, contender: Contender) -> None:
     """Write the features of every row into a file of its own; the labels, as ever, into one."""
-    for ids, features in data.chunks(contender.rows):
+    for ids, features in data.chunks(contender.rows, task.workload.columns):
         for id_, row in zip(ids, features, strict=True):
             path = _path(place, int(id_))
             if id_ % _PER_FOLDER == 0:
@@ -47,6 +47,7 @@ class DataGenerator(keras.utils.PyDataset):
         super().__init__(workers=workers, use_multiprocessing=use_multiprocessing)
         self._folder = str(place)
         self._labels = np.load(place / "labels.npy")
+        self._columns = np.load(_path(place, 0)).size
         self._batch_size = batch_size
         self._ids = np.arange(len(self._labels))
         self._random = np.random.default_rng(SEED)
@@ -57,9 +58,9 @@ class DataGenerator(keras.utils.PyDataset):
         return math.ceil(len(self._ids) / self._batch_size)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Batch `index`: (n, 32) float32, (n,) int8."""
+        """Batch `index`: (n, columns) float32, (n,) int8."""
         ids = self._ids[index * self._batch_size : (index + 1) * self._batch_size]
-        features = np.empty((len(ids), len(data.FEATURES)), np.float32)
+        features = np.empty((len(ids), self._columns), np.float32)
         for row, id_ in enumerate(ids):
             features[row] = np.load(f"{self._folder}/{id_ // _PER_FOLDER:05d}/{id_}.npy")
         return features, self._labels[ids]

@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 _SHARDS = 16
 
 
-def prepare(place: Path, task: Task, contender: Contender) -> None:  # noqa: ARG001 - one signature for all
+def prepare(place: Path, task: Task, contender: Contender) -> None:
     """Write TFRecord shards, rows dealt out to them in turn."""
     writers = [
         tf.io.TFRecordWriter(str(place / f"{number:03d}.tfrecord")) for number in range(_SHARDS)
     ]
     example = _packed_example if contender.form == "packed" else _column_example
-    for ids, features in data.chunks(contender.rows):
+    for ids, features in data.chunks(contender.rows, task.workload.columns):
         for id_, row, label in zip(ids, features, data.labels_of(ids), strict=True):
             writers[id_ % _SHARDS].write(example(int(id_), row, int(label)))
     for writer in writers:
@@ -39,7 +39,9 @@ def _packed_example(id_: int, row: np.ndarray, label: int) -> bytes:
 
 
 def _column_example(id_: int, row: np.ndarray, label: int) -> bytes:
-    features = {name: _floats([value]) for name, value in zip(data.FEATURES, row, strict=True)}
+    features = {
+        name: _floats([value]) for name, value in zip(data.names(len(row)), row, strict=True)
+    }
     return _serialized(features | {"id": _integer(id_), "label": _integer(label)})
 
 
@@ -64,9 +66,12 @@ class Examples:
         self._packed = contender.form == "packed"
         self._specs = {"label": tf.io.FixedLenFeature([], tf.int64)}
         if self._packed:
-            self._specs["x"] = tf.io.FixedLenFeature([len(data.FEATURES)], tf.float32)
+            self._specs["x"] = tf.io.FixedLenFeature([task.workload.columns], tf.float32)
         else:
-            names = {name: tf.io.FixedLenFeature([], tf.float32) for name in data.FEATURES}
+            names = {
+                name: tf.io.FixedLenFeature([], tf.float32)
+                for name in data.names(task.workload.columns)
+            }
             self._specs |= names
         if with_id:
             self._specs["id"] = tf.io.FixedLenFeature([], tf.int64)

@@ -49,9 +49,10 @@ def tables(place: Path, column: str) -> Iterator[pa.Table]:
 
 def open_stream(place: Path, task: Task, *, packed: bool, with_id: bool) -> tfstream.Stream:
     """The stream over all rows."""
+    names = data.names(task.workload.columns)
     return tfstream.open(str(place)).stream(
         batch_size=task.workload.batch,
-        features=[*data.FEATURES, "id"] if with_id else list(data.FEATURES),
+        features=[*names, "id"] if with_id else list(names),
         label="label",
         seed=SEED,
         options=tfstream.StreamOptions(packed=packed),

@@ -66,6 +66,14 @@ class Workload:
     """A column of it."""
     group_by: tuple[str, ...] = ()
     """Columns of it, or expressions; none for groups by a hash."""
+    columns: int = 32
+    """Features of a row."""
+    groups: int = 365
+    source_files: int = 8
+    workers: int | None = None
+    """Cores that the child may use, and workers of a Sequence; None leaves both as they are."""
+    curve: str | None = None
+    """The scaling curve that this is a point of."""
 
 
 def parquet_files(path: str) -> list[str]:

@@ -1,14 +1,12 @@
-"""Every contender of job read that needs no environment of its own, small; and what is saved."""
+"""Every contender of job read that needs no environment of its own, small."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
-from benchmarks import contenders, drawing, environments, file_read, jobs, report, runner
+from benchmarks import contenders, environments, file_read, jobs, runner
 from benchmarks.workload import Task
 from tests.benchmarking import SMALL
 
@@ -102,46 +100,3 @@ def test_every_peer_names_its_document() -> None:
 def test_an_environment_is_named_by_its_contenders(contender: str, name: str | None) -> None:
     """By whole words, for names of several words too."""
     assert environments.name_of(contender) == name
-
-
-def test_what_is_saved_is_drawn(
-    base: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Saved lines name conditions and shuffle; the report has a row and a picture of them."""
-    monkeypatch.setattr(report, "RESULTS", tmp_path)
-    rates = {"tfstream-packed": 3e6, "numpy-limit": 9e6, "textbook-packed": 2e5}
-    fields = {"whole_epoch": True, "findings": [], "timed_rows": 10, "quality": 1.1}
-    outcomes = [
-        runner.Outcome(
-            task=replace(base, action="read", contender=name),
-            fields=fields | {"rows_per_s": rate},
-            peak_bytes=5_000_000,
-            error=None,
-            cpu_s=2.5,
-        )
-        for name, rate in rates.items()
-    ]
-    failed = replace(outcomes[0], fields={}, error="ended with status 1: no message")
-    path = report.save([*outcomes, failed], SMALL, report.machine())
-    lines = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
-    assert [line["bytes"] for line in lines] == [1_290, 1_290, 1_290, None]
-    assert {line["cpu_s"] for line in lines[:3]} == {2.5}
-    assert lines[1]["shuffle"] == "inside windows of 512 rows"
-    text, pictures = drawing.report(tmp_path, tmp_path / "drawn")
-    assert [row.split(" | ")[0] for row in text.splitlines()[4:]] == [
-        "| numpy-limit",
-        "| tfstream-packed",
-        "| textbook-packed",
-    ]
-    assert "| tfstream-packed | 3 | 5 | 1.10 | blocks + windows of 512 rows |" in text
-    assert sorted(path.name for path in pictures) == [
-        f"{name}.{suffix}" for name in ("memory", "scaling", "speed") for suffix in ("png", "svg")
-    ]
-    assert all(path.stat().st_size > 1_000 for path in pictures)
-
-
-def test_a_torn_line_is_named(tmp_path: Path) -> None:
-    """By its file and number."""
-    (tmp_path / "a.jsonl").write_text('{"job": "read"}\n{"job"', encoding="utf-8")
-    with pytest.raises(ValueError, match=r"a\.jsonl, line 2"):
-        drawing.lines_of(tmp_path)
