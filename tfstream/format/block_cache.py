@@ -261,6 +261,7 @@ def requests(
             gap = int(catalog.block_size[between.start : block].sum())
             joins = (
                 catalog.block_shard[run[-1]] == catalog.block_shard[block]
+                and catalog.block_offset[run[0]] + size + gap == catalog.block_offset[block]
                 and gap <= _GAP_BYTES
                 and size + gap + length <= _REQUEST_BYTES
                 and all(map(is_welcome, between))
