@@ -30,6 +30,7 @@ _LABELS = {
     "numpy-limit": "limit: numpy, memory map",
     "numpy-limit-id": "limit: numpy, with ids",
     "pyarrow-read": "limit: pyarrow reads",
+    "file-read": "limit: the shards' bytes",
     "pyarrow-hive-buffered": "write_dataset, hive, buffered",
     "textbook-packed": "one Example a row, packed",
     "textbook-columns": "one Example a row, by column",
