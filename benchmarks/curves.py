@@ -188,7 +188,8 @@ def _table(name: str, values: Sequence[int], outcomes: Sequence[Outcome]) -> Tab
             of_kind = found.setdefault(kind_of(one.task.contender), {})
             value = getattr(one.task.workload, curve.field)
             of_kind.setdefault(value, []).append(rate_of(one.fields))
-    table = Table(title=f"{name}: M rows/s over whole epochs, medians", title_justify="left")
+    over = " over whole epochs" if curve.job == "read" else ""
+    table = Table(title=f"{name}: M rows/s{over}, medians", title_justify="left")
     table.add_column("contender", no_wrap=True)
     for value in values:
         table.add_column(f"{value:,}", justify="right", no_wrap=True)
