@@ -236,13 +236,13 @@ def _curves(options: argparse.Namespace, root: Path, console: Console) -> int:
     base = replace(_workload(options), examples=_CURVE_EXAMPLES)
     where = report.machine()
     report.show_conditions(console, base, where)
-    place = curves.Place(root, repeats=options.repeats, prefixes=options.contenders or ("",))
+    session = curves.Session(root, repeats=options.repeats, prefixes=options.contenders or ("",))
     codes = []
     for name in curves.CURVES if options.name == "all" else (options.name,):
         curve = curves.CURVES[name]
         values = options.values or (curve.small if options.small else curve.values)
         codes.append(
-            _end(curves.measure(name, base, values, place, console), where, options, console)
+            _end(curves.measure(name, base, values, session, console), where, options, console)
         )
     return max(codes)
 

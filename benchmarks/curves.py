@@ -98,7 +98,7 @@ def points(name: str, base: Workload, values: Sequence[int]) -> Iterator[Workloa
 
 
 def measure(
-    name: str, base: Workload, values: Sequence[int], place: Place, console: Console
+    name: str, base: Workload, values: Sequence[int], session: Session, console: Console
 ) -> list[Outcome]:
     """Measure a curve, point after point, and print it; what was measured, and what failed."""
     curve, outcomes, rates = CURVES[name], [], dict[str, float]()
@@ -107,13 +107,14 @@ def measure(
         entries = [
             entry
             for entry in taking_part(name, workload)
-            if entry.name.startswith(place.prefixes) and _is_drawn(entry, workload, rates, console)
+            if entry.name.startswith(session.prefixes)
+            and _is_drawn(entry, workload, rates, console)
         ]
         task = Task(
-            action="prepare", contender="source", folder=place.folder(workload), workload=workload
+            action="prepare", contender="source", folder=session.folder(workload), workload=workload
         )
         task, failed = turns.prepare(task, {curve.job: entries}, console)
-        found = turns.measure(task, curve.job, entries, place.repeats, console)
+        found = turns.measure(task, curve.job, entries, session.repeats, console)
         for entry in entries:
             good = [one for one in found if one.task.contender == entry.name and not one.problems]
             if good:
@@ -123,8 +124,12 @@ def measure(
     return outcomes
 
 
-class Place:
-    """Where the data of points lie, one number of rows, columns, groups and files at a time."""
+class Session:
+    """What all curves of a command share: whom to measure, how often, and where the data lie.
+
+    That is one number of rows, columns, groups and files at a time; points that share it follow
+    each other.
+    """
 
     def __init__(self, root: Path, *, repeats: int, prefixes: tuple[str, ...]) -> None:
         """Below a folder; measurements of each contender; how names of contenders begin."""
@@ -183,7 +188,8 @@ def _table(name: str, values: Sequence[int], outcomes: Sequence[Outcome]) -> Tab
             of_kind = found.setdefault(kind_of(one.task.contender), {})
             value = getattr(one.task.workload, curve.field)
             of_kind.setdefault(value, []).append(rate_of(one.fields))
-    table = Table(title=f"{name}: M rows/s over whole epochs, medians", title_justify="left")
+    over = " over whole epochs" if curve.job == "read" else ""
+    table = Table(title=f"{name}: M rows/s{over}, medians", title_justify="left")
     table.add_column("contender", no_wrap=True)
     for value in values:
         table.add_column(f"{value:,}", justify="right", no_wrap=True)

@@ -160,7 +160,7 @@ def table(lines: Sequence[Line]) -> str:
     rows = [
         _conditions(lines),
         "",
-        "| | million rows/s | after a start | tfstream / it | peak MB | quality | its shuffle |",
+        "| | million rows/s | after a first batch | tfstream / it | peak MB | quality | shuffles |",
         "|---|--:|--:|--:|--:|--:|---|",
     ]
     for name, found in ranked:

@@ -46,7 +46,7 @@ def test_rows_of_other_shapes_are_delivered(root: Path, name: str) -> None:
     curve = curves.CURVES[name]
     *_, workload = curves.points(name, WORKLOAD, curve.small)
     workload = replace(workload, files=(50,))
-    folder = curves.Place(root, repeats=1, prefixes=("",)).folder(workload)
+    folder = curves.Session(root, repeats=1, prefixes=("",)).folder(workload)
     base = Task(action="prepare", contender="source", folder=folder, workload=workload)
     jobs.do(base)
     for entry in jobs.entries(curve.job, workload):
@@ -99,8 +99,8 @@ def test_a_contender_is_drawn_until_an_epoch_takes_a_minute(
     monkeypatch.setattr(turns, "prepare", lambda base, *_: (base, []))
     monkeypatch.setattr(turns, "measure", measured)
     console = Console(record=True, width=200)
-    place = curves.Place(root, repeats=1, prefixes=("tfstream", "npy"))
-    outcomes = curves.measure("rows", SMALL, (1_000, 60_000, 61_000, 10**7), place, console)
+    session = curves.Session(root, repeats=1, prefixes=("tfstream", "npy"))
+    outcomes = curves.measure("rows", SMALL, (1_000, 60_000, 61_000, 10**7), session, console)
     drawn = [(one.task.contender, one.task.workload.rows) for one in outcomes]
     assert [rows for name, rows in drawn if name == "tfstream-packed"] == [
         *(1_000, 60_000, 61_000, 10**7)
@@ -177,11 +177,11 @@ def test_one_group_has_no_quality() -> None:
 
 def test_data_of_another_shape_is_removed(tmp_path: Path) -> None:
     """When the next point has other rows, columns, groups or files; not when it has another batch."""
-    place = curves.Place(tmp_path, repeats=1, prefixes=("",))
-    first = place.folder(SMALL)
+    session = curves.Session(tmp_path, repeats=1, prefixes=("",))
+    first = session.folder(SMALL)
     first.mkdir(parents=True)
-    assert place.folder(replace(SMALL, batch=7, workers=2)) == first
+    assert session.folder(replace(SMALL, batch=7, workers=2)) == first
     assert first.exists()
     other: Workload = replace(SMALL, columns=8)
-    assert place.folder(other) != first
+    assert session.folder(other) != first
     assert not first.exists()
