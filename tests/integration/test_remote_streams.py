@@ -243,7 +243,7 @@ def test_the_log_says_how_a_data_set_is_read(
         assert caplog.messages == []
         stream_of(tfstream.open(memory), tmp_path).dataset()
     assert caplog.messages == [
-        f"the blocks of memory://streams is read through {tmp_path}, a local folder"
+        f"memory://streams is read through {tmp_path}, where its blocks are checked and kept"
     ]
 
 
