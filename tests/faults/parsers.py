@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -133,6 +134,7 @@ class Workshop:
         )
         told = description.Description(training=feed, validation=feed)
         description.write(self._run, told)
+        self._digest = subset.catalog.digest
         attempt = records.Attempt(
             number=0, first_step=0, run=told.digest, versions={"keras": "3"}, metrics=("loss",)
         )
@@ -339,6 +341,8 @@ class Workshop:
 
     def _ask_run(self, name: str, data: bytes) -> None:
         before = self._paths[name].read_bytes()
+        # A file that was kept knows the data set of its day.
+        data = re.sub(rb'(?<="dataset": ")[0-9a-f]{64}', self._digest.encode(), data)
         self._paths[name].write_bytes(data)
         try:
             found = run.open_run(self._run)

@@ -1,14 +1,13 @@
 """A small data set of each format: `python -m tests.golden.formats` keeps one of today's.
 
-What lies under `tests/golden/format-N` may never change, once N is not 0: data sets of the format N
-are out there. The command refuses to make it again.
+What lies under `tests/golden/format-N` may never change: data sets of the format N are out there.
+The command refuses to make it again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import tempfile
 from pathlib import Path
 
@@ -72,10 +71,8 @@ def found(shards: tfstream.Shards) -> dict[str, object]:
 
 
 def main() -> None:
-    """Keep one of today's format; 0 is made anew, since it carries no promise."""
+    """Keep one of today's format."""
     folder = HOME / f"format-{FORMAT}"
-    if FORMAT == 0:
-        shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     make(folder)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -483,7 +483,7 @@ def test_a_wrong_description_is_refused_with_its_field(folder: Path, tmp_path: P
             '"shuffle": "some"',
             r"expected 'global' or 'shards' or 'none', found 'some'",
         ),
-        '"format": 0': ('"format": 7', "expected format 0, found 7"),
+        '"format": 1': ('"format": 7', "expected format 1, found 7"),
         '"stretches": 4': ('"stretches": 5', "stretches must divide batch_size"),
         '"label": ': ('"label": 3, "x": ', r"expected a string, found 3. Where: .*training\.label"),
     }

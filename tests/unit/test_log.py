@@ -196,7 +196,7 @@ def test_what_is_no_log_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no whole first record"):
         log.read(path)
     path.write_bytes(log.framing.frame(b"S"))
-    with pytest.raises(DataError, match="record 0 of .* is not one of a log of format 0"):
+    with pytest.raises(DataError, match="record 0 of .* is not one of a log of format 1"):
         log.read(path)
 
 
