@@ -297,6 +297,30 @@ def test_what_lies_between_comes_along_if_the_cache_has_room_for_all(
     assert len(sizes) < apart if fits else len(sizes) == apart
 
 
+def test_a_damaged_block_that_came_along_stops_only_those_who_want_it(
+    local: tfstream.Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not kept; what was asked for is."""
+    catalog, read_range = local.subset.catalog, storage.read_range
+    shard = int(catalog.block_shard[1])
+    first, victim, last = np.flatnonzero(catalog.block_shard == shard)[:3].tolist()
+
+    def damaged(path: storage.Place, offset: int, size: int) -> bytes:
+        data = bytearray(read_range(path, offset, size))
+        place = int(catalog.block_offset[victim]) - offset + 30
+        if path == catalog.shard_path(shard) and 0 <= place < len(data):
+            data[place] ^= 1
+        return bytes(data)
+
+    monkeypatch.setattr(storage, "read_range", damaged)
+    cache = BlockCache(catalog, tmp_path, LIMIT, np.arange(len(catalog.block_size)))
+    cache.hand_out([first, last], "one")
+    assert {path.name for path in (cache.used / "one").iterdir()} == {str(first), str(last)}
+    with pytest.raises(CorruptionError, match=f"block {victim}, rows"):
+        cache.hand_out([victim], "other")
+    cache.close()
+
+
 def test_the_least_recently_used_go_and_what_is_in_use_stays(
     local: tfstream.Shards, tmp_path: Path
 ) -> None:

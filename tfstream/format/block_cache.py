@@ -183,27 +183,36 @@ class BlockCache:
     def _fetch(self, run: list[int], out: Path, wanted: set[int]) -> None:
         catalog = self._catalog
         path = catalog.shard_path(int(catalog.block_shard[run[0]]))
-        sizes = [int(catalog.block_size[block]) for block in run]
+        size_bytes = int(catalog.block_size[run].sum())
         for number in range(1, _TRIES + 1):
-            data = storage.read_range(path, int(catalog.block_offset[run[0]]), sum(sizes))
-            parts, start = [], 0
-            for size in sizes:
-                parts.append(data[start : start + size])
-                start += size
+            data = storage.read_range(path, int(catalog.block_offset[run[0]]), size_bytes)
             try:
-                for block, part in zip(run, parts, strict=True):
-                    reader.check(catalog, block, part)
+                sound = self._sound(run, data, wanted)
             except CorruptionError:
                 if number == _TRIES:
                     raise
             else:
                 break
-        for block, part in zip(run, parts, strict=True):
+        for block, part in sound.items():
             self._keep(block, part, out)
             if block not in wanted:
                 (out / str(block)).unlink()
         with self._mutex:
-            self._unseen += sum(sizes)
+            self._unseen += sum(map(len, sound.values()))
+
+    def _sound(self, run: list[int], data: bytes, wanted: set[int]) -> dict[int, bytes]:
+        """The bytes of each block that is what was written; all that are wanted must be."""
+        found, start = dict[int, bytes](), 0
+        for block in run:
+            part = data[start : (start := start + int(self._catalog.block_size[block]))]
+            try:
+                reader.check(self._catalog, block, part)
+            except CorruptionError:
+                if block in wanted:
+                    raise
+            else:
+                found[block] = part
+        return found
 
     def _keep(self, block: int, framed: bytes, out: Path) -> None:
         link, place = out / str(block), self._place(block)
