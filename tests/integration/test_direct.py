@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import fsspec
 import pytest
 
 import tfstream
@@ -62,6 +63,20 @@ def test_batches_are_those_of_local_reading(
     found = run(s3_server, url, str(local.subset.catalog.folder), "3")
     assert (found.stdout.strip(), found.returncode) == ("equal", 3), found.stderr[-2_000:]
     assert "testing-secret" not in found.stdout + found.stderr
+
+
+@pytest.mark.parametrize("storage", ["cache", pytest.param("direct", marks=needs_io)])
+def test_http_needs_no_credentials(
+    local: tfstream.Shards, bucket: str, s3_server: str, tmp_path: Path, storage: str
+) -> None:
+    """Objects that everybody may read, both ways."""
+    url = published(local, f"{bucket}/x")
+    fs, path = fsspec.core.url_to_fs(url)
+    for name in fs.find(path):
+        fs.chmod(name, acl="public-read")
+    shards = tfstream.open(url.replace("s3://", f"{s3_server}/"))
+    found = batches(shards, range(1), storage=storage, cache=tmp_path)
+    assert equal(batches(local, range(1)), found)
 
 
 @needs_io
