@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import fsspec
 import pytest
@@ -151,3 +152,28 @@ def test_auto_says_which_way_it_took(
 def test_tensorflow_has_its_own_names(url: str, place: str) -> None:
     """Of the same objects."""
     assert direct.place_of(RemotePath(url)) == place
+
+
+def test_azure_has_account_key_and_endpoint_from_what_the_driver_knows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of a connection string, or one by one; without an account it says what to set."""
+    known = dict.fromkeys(("connection_string", "account_name", "account_key", "sas_token"))
+    driver = SimpleNamespace(**known)
+    monkeypatch.setattr(remote, "file_system", lambda _: driver)
+    folder = RemotePath("az://box/x")
+    with pytest.raises(UsageError, match=r"az://box/x has no account; set AZURE_STORAGE"):
+        direct.place_of(folder)
+    driver.connection_string = (
+        "DefaultEndpointsProtocol=http;AccountName=me;AccountKey=a2V5==;"
+        "BlobEndpoint=http://127.0.0.1:10000/me;"
+    )
+    assert direct.place_of(folder) == "az://me/box/x"
+    assert direct._settings(folder) == {
+        "TF_AZURE_STORAGE_KEY": "a2V5==",
+        "TF_AZURE_STORAGE_BLOB_ENDPOINT": "127.0.0.1:10000",
+        "TF_AZURE_STORAGE_USE_HTTP": "1",
+    }
+    driver.connection_string, driver.account_name, driver.sas_token = None, "you", "sv=1&sig=2"
+    assert direct.place_of(folder) == "az://you/box/x"
+    assert direct._settings(folder) == {"TF_AZURE_STORAGE_SAS": "sv=1&sig=2"}

@@ -91,7 +91,7 @@ def place_of(path: RemotePath) -> str:
     if scheme in _AZURE:
         container, _, name = rest.partition("/")
         container, _, host = container.partition("@")
-        account = host.partition(".")[0] or str(_azure(path)["account"])
+        account = host.partition(".")[0] or _azure(path)["AccountName"]
         return f"az://{account}/{container}/{name}"
     return path.url
 
@@ -100,7 +100,14 @@ def _settings(folder: RemotePath) -> dict[str, str]:
     """The variables that tensorflow-io's plugin for a URL reads."""
     scheme, found = remote.scheme(folder.url), dict[str, Any]()
     if scheme in _AZURE:
-        found = {"TF_AZURE_STORAGE_KEY": _azure(folder)["key"]}
+        told = _azure(folder)
+        endpoint = urlsplit(told.get("BlobEndpoint", ""))
+        found = {
+            "TF_AZURE_STORAGE_KEY": told.get("AccountKey"),
+            "TF_AZURE_STORAGE_SAS": told.get("SharedAccessSignature"),
+            "TF_AZURE_STORAGE_BLOB_ENDPOINT": endpoint.netloc,
+            "TF_AZURE_STORAGE_USE_HTTP": endpoint.scheme == "http" and "1",
+        }
     elif scheme in _S3:
         found = _s3(folder)
     return {name: str(value) for name, value in found.items() if value}
@@ -125,11 +132,16 @@ def _s3(folder: RemotePath) -> dict[str, Any]:
     }
 
 
-def _azure(folder: RemotePath) -> dict[str, Any]:
+def _azure(folder: RemotePath) -> dict[str, str]:
+    """Account, key and signature, by the names of a connection string."""
     fs = remote.file_system(folder.url)
-    if not fs.account_name:
+    pairs = (part.partition("=") for part in (fs.connection_string or "").split(";"))
+    known = {"AccountName": fs.account_name, "AccountKey": fs.account_key}
+    known |= {"SharedAccessSignature": fs.sas_token}
+    found = {name: value for name, _, value in pairs} | {n: v for n, v in known.items() if v}
+    if "AccountName" not in found:
         raise UsageError(f"{folder} has no account; set AZURE_STORAGE_ACCOUNT_NAME")
-    return {"account": fs.account_name, "key": fs.account_key}
+    return found
 
 
 _HANDED: dict[str, str] = {}
