@@ -21,7 +21,9 @@ import tfstream
 from tests import streams
 from tfstream import remote, storage
 from tfstream.errors import CorruptionError, StorageError
+from tfstream.format import reader
 from tfstream.format.block_cache import BlockCache, requests
+from tfstream.format.manifest import Catalog
 
 LIMIT = 1 << 30
 
@@ -319,6 +321,32 @@ def test_a_damaged_block_that_came_along_stops_only_those_who_want_it(
     with pytest.raises(CorruptionError, match=f"block {victim}, rows"):
         cache.hand_out([victim], "other")
     cache.close()
+
+
+def test_a_block_is_checked_once_until_its_bytes_change(
+    local: tfstream.Shards, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a process; another one checks what it finds."""
+    catalog, check, checked = local.subset.catalog, reader.check, list[int]()
+
+    def counted(of: Catalog, block: int, framed: bytes) -> None:
+        checked.append(block)
+        check(of, block, framed)
+
+    monkeypatch.setattr(reader, "check", counted)
+    every = list(range(len(catalog.block_size)))
+    cache, other = (BlockCache(catalog, tmp_path, LIMIT) for _ in range(2))
+    for name, using in enumerate((cache, cache, other, other, cache)):
+        using.hand_out(every, str(name))
+    assert sorted(checked) == sorted(2 * every)
+    victim = next((tmp_path / "blocks").glob("*/*"))
+    data = bytearray(victim.read_bytes())
+    data[-1] ^= 1
+    victim.write_bytes(data)
+    cache.hand_out(every, "last")
+    assert len(checked) == 2 * len(every) + 2  # what is there, and what comes in its place
+    cache.close()
+    other.close()
 
 
 def test_the_least_recently_used_go_and_what_is_in_use_stays(

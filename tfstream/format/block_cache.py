@@ -14,6 +14,7 @@ import hashlib
 import os
 import shutil
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -109,6 +110,8 @@ class BlockCache:
         self._soon = np.zeros(len(catalog.block_size), bool)
         if soon is not None and int(catalog.block_size[soon].sum()) <= limit_bytes:
             self._soon[soon] = True
+        self._checked = np.zeros((len(catalog.block_size), 2), np.uint64)
+        """(blocks, 2): `_content` of the file of each block that this process has checked."""
         self._unseen = limit_bytes
         """Bytes that came since the folder was last looked through."""
         self._mutex = threading.Lock()
@@ -167,13 +170,16 @@ class BlockCache:
                 os.link(place, link)
             except FileNotFoundError:
                 return False
-            try:
-                reader.check(self._catalog, block, link.read_bytes())
-            except CorruptionError:
-                link.unlink()
-                place.unlink(missing_ok=True)
-                return False
-            os.utime(link)
+            state = link.stat()
+            if tuple(self._checked[block]) != _content(state):
+                try:
+                    reader.check(self._catalog, block, link.read_bytes())
+                except CorruptionError:
+                    link.unlink()
+                    place.unlink(missing_ok=True)
+                    return False
+                self._checked[block] = _content(state)
+            os.utime(link, ns=(time.time_ns(), state.st_mtime_ns))
         return True
 
     def _is_welcome(self, block: int) -> bool:
@@ -224,6 +230,7 @@ class BlockCache:
                 except FileNotFoundError:
                     place.parent.mkdir(exist_ok=True)
                     os.link(link, place)
+                self._checked[block] = _content(link.stat())
 
     def _evict(self) -> None:
         """Remove what was used least recently, once a sixteenth of the limit has come."""
@@ -235,7 +242,7 @@ class BlockCache:
             for path in self._kept.glob("*/*"):
                 with contextlib.suppress(FileNotFoundError):
                     state = path.stat()
-                    found.append((state.st_mtime_ns, state.st_size, path))
+                    found.append((state.st_atime_ns, state.st_size, path))
             total = sum(size for _, size, _ in found)
             if total <= self._limit:
                 return
@@ -244,6 +251,11 @@ class BlockCache:
                     return
                 path.unlink(missing_ok=True)
                 total -= size
+
+
+def _content(state: os.stat_result) -> tuple[int, int]:
+    """What is another one once the bytes of a file are."""
+    return state.st_ino, state.st_mtime_ns
 
 
 def _place(folder: Path, sha256: str, offset: int) -> Path:
