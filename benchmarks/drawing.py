@@ -100,7 +100,10 @@ def _draw_speed(axis: Axes, lines: Sequence[Line]) -> None:
     ranked = by_speed(lines)
     bars = [(name, rate(found)) for name, found in ranked if not name.startswith(LIMIT)][::-1]
     labels, rates = [label_of(name) for name, _ in bars], [value for _, value in bars]
-    colors = [_BLUE if name.startswith(OURS) else _GREY for name, _ in bars]
+    colors = [
+        _BLUE if name.startswith(OURS) else _RED if label.startswith("limit") else _GREY
+        for (name, _), label in zip(bars, labels, strict=True)
+    ]
     axis.bar_label(axis.barh(labels, rates, color=colors), fmt="{:.3g}", padding=3)
     if limit := dict(ranked).get(LIMIT):
         axis.axvline(rate(limit), color=_RED, linestyle="--")

@@ -36,7 +36,7 @@ _LABELS = {
     "textbook-columns": "one Example a row, by column",
     "dask-groups": "Dask Sequence, a file a group",
     "saved-blocks": "Dataset.save of blocks",
-    "pyarrow-batches": "pyarrow, unshuffled",
+    "pyarrow-batches": "limit: pyarrow, unshuffled",
     "ray-batches": "Ray Data",
     "petastorm-dataset": "petastorm",
     "tfio-parquet": "tensorflow-io, Parquet",
