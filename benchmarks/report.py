@@ -267,7 +267,8 @@ def save(outcomes: Sequence[Outcome], where: dict[str, Any]) -> Path:
                 "peak_bytes": one.peak_bytes,
                 "error": one.error,
                 **one.fields,
-                "workload": asdict(one.task.workload),
+                "workload": asdict(one.task.workload)
+                | {"parquet": Path(one.task.workload.parquet).name},
                 "machine": where,
             }
             file.write(json.dumps(record) + "\n")
