@@ -140,13 +140,12 @@ class BlockCache:
         with _told(out):
             out.mkdir()
         wanted = sorted({int(block) for block in blocks})
-        missing = [
-            block
-            for block, is_here in zip(
-                wanted, self._pool.map(lambda b: self._is_linked(b, out), wanted), strict=True
-            )
-            if not is_here
-        ]
+        # A link takes microseconds; threads that wait for Python's lock would take milliseconds.
+        linked = {block: self._is_linked(block, out) for block in wanted}
+        absent = [block for block, is_here in linked.items() if not is_here]
+        unsure = [b for b, is_here in linked.items() if is_here and not self._is_checked(b, out)]
+        damaged = zip(unsure, self._pool.map(lambda b: self._is_whole(b, out), unsure), strict=True)
+        missing = sorted([*absent, *(block for block, is_whole in damaged if not is_whole)])
         runs = requests(self._catalog, missing, self._is_welcome)
         now = set(missing)
         for _ in self._pool.map(lambda run: self._fetch(run, out, now), runs):
@@ -163,23 +162,33 @@ class BlockCache:
         return _place(self._folder, shard, int(catalog.block_offset[block]))
 
     def _is_linked(self, block: int, out: Path) -> bool:
-        """Whether a block was there, whole, and lies in a folder now."""
+        """Whether a block was there, and lies in a folder now."""
         place, link = self._place(block), out / str(block)
         with _told(place):
             try:
                 os.link(place, link)
             except FileNotFoundError:
                 return False
-            state = link.stat()
-            if tuple(self._checked[block]) != _content(state):
-                try:
-                    reader.check(self._catalog, block, link.read_bytes())
-                except CorruptionError:
-                    link.unlink()
-                    place.unlink(missing_ok=True)
-                    return False
-                self._checked[block] = _content(state)
-            os.utime(link, ns=(time.time_ns(), state.st_mtime_ns))
+            os.utime(link, ns=(time.time_ns(), link.stat().st_mtime_ns))
+        return True
+
+    def _is_checked(self, block: int, out: Path) -> bool:
+        """Whether this process has compared the bytes of a block that is linked."""
+        with _told(out):
+            return tuple(self._checked[block]) == _content((out / str(block)).stat())
+
+    def _is_whole(self, block: int, out: Path) -> bool:
+        """Whether they are what was written; else it is neither linked nor kept any more."""
+        link = out / str(block)
+        with _told(link):
+            state, data = link.stat(), link.read_bytes()
+            try:
+                reader.check(self._catalog, block, data)
+            except CorruptionError:
+                link.unlink()
+                self._place(block).unlink(missing_ok=True)
+                return False
+        self._checked[block] = _content(state)
         return True
 
     def _is_welcome(self, block: int) -> bool:
