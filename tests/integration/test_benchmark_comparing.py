@@ -69,6 +69,7 @@ def test_ratio_and_spread_are_told(tree: Path) -> None:
     assert len(git(tree, "worktree", "list").splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_the_base_is_that_commit(tree: Path) -> None:
     """Its tfstream is run by this tree's benchmarks, and its failure is not this tree's."""
     found = compared(tree, "HEAD")
