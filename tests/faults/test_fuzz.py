@@ -18,7 +18,8 @@ import pytest
 
 from tests.faults import fuzz
 from tests.faults.parsers import Workshop
-from tfstream.errors import CorruptionError, DataError
+from tfstream.conversion import purpose
+from tfstream.errors import CorruptionError, DataError, ResumeError
 from tfstream.format import index_files, parquet
 from tfstream.format.manifest import open_catalog
 
@@ -66,6 +67,14 @@ def test_crashers_stay_mended(workshop: Workshop) -> None:
         if (fault := fuzz.fault_of(workshop.parsers[name], zlib.decompress(base64.b64decode(text))))
     ]
     assert faults == []
+
+
+def test_a_purpose_with_a_time_that_no_clock_has_is_none(tmp_path: Path) -> None:
+    """A crasher would have to name a source of its own day."""
+    path = tmp_path / "purpose.json"
+    path.write_text(json.dumps({"parents": [], "sources": {"a": [1, 1 << 70]}}))
+    with pytest.raises(ResumeError):
+        purpose.read_purpose(path)
 
 
 @pytest.mark.parametrize("rows", [None, 10])

@@ -20,7 +20,9 @@ def read_purpose(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = strict_json.parsed(storage.read(path))
         states = found["sources"].values()
         right = isinstance(found["parents"], list) and all(
-            [type(number) for number in state] == [int, int] for state in states
+            [type(number) for number in state] == [int, int]
+            and all(-(1 << 63) <= number < 1 << 63 for number in state)
+            for state in states
         )
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         right = False

@@ -231,7 +231,7 @@ def _too_deep(text: str) -> UsageError:
 def _tree(tree: exp.Expr, text: str) -> Node:
     """A node that is not so deep that Python's stack ends when it is evaluated."""
     try:
-        node = _node(tree, text)
+        node = _asked(tree, text)
     except RecursionError as error:
         raise _too_deep(text) from error
     level: list[Node | Constant] = [node]
@@ -260,14 +260,14 @@ def _node(tree: exp.Expr, text: str) -> Node:  # noqa: PLR0911 - one return a no
         return _compare(_COMPARISONS[type(tree)], tree, text)
     if isinstance(tree, exp.In) and tree.expressions:
         options = tuple(_literal(option, text) for option in tree.expressions)
-        return In(_node(tree.this, text), options)
+        return In(_asked(tree.this, text), options)
     if isinstance(tree, exp.Is) and isinstance(tree.expression, exp.Null):
-        return IsNull(_node(tree.this, text))
+        return IsNull(_asked(tree.this, text))
     if isinstance(tree, exp.Not):
-        return Not(_node(tree.this, text))
+        return Not(_asked(tree.this, text))
     if isinstance(tree, (exp.And, exp.Or)):
         operator = "and" if isinstance(tree, exp.And) else "or"
-        return Logic(operator, _node(tree.left, text), _node(tree.right, text))
+        return Logic(operator, _asked(tree.left, text), _asked(tree.right, text))
     derived = _derived(tree, text)
     if derived is not None:
         return derived
@@ -276,6 +276,16 @@ def _node(tree: exp.Expr, text: str) -> Node:  # noqa: PLR0911 - one return a no
         "comparisons, in, is null, and, or, "
         f"not over columns and {FUNCTIONS}"
     )
+
+
+def _asked(tree: exp.Expr, text: str) -> Node:
+    """A node that is no number and no string by itself."""
+    node = _node(tree, text)
+    if isinstance(node, Constant) and not isinstance(node.value, bool):
+        raise UsageError(
+            f"{text!r} has {tree.sql()!r} where a column or a condition is expected; name a column"
+        )
+    return node
 
 
 def _compare(operator: str, tree: exp.Expr, text: str) -> Compare:
