@@ -22,6 +22,9 @@ from benchmarks.workload import OWN, Task
 from tests.benchmarking import SMALL
 from tfstream import remote
 
+pytestmark = pytest.mark.slow
+"""One stack is enough."""
+
 OWN_ROWS = 600
 ALIKE = {
     *("columns-200", "columns-512", "columns-4-of-512-label", "memory-dict", "step-1000000"),

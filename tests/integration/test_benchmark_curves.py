@@ -17,6 +17,9 @@ from benchmarks.delivery import Ledger
 from benchmarks.workload import Task, Workload
 from tests.benchmarking import SMALL
 
+pytestmark = pytest.mark.slow
+"""One stack is enough."""
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
