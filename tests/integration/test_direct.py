@@ -177,3 +177,22 @@ def test_azure_has_account_key_and_endpoint_from_what_the_driver_knows(
     driver.connection_string, driver.account_name, driver.sas_token = None, "you", "sv=1&sig=2"
     assert direct.place_of(folder) == "az://you/box/x"
     assert direct._settings(folder) == {"TF_AZURE_STORAGE_SAS": "sv=1&sig=2"}
+
+
+def test_a_url_with_credentials_is_refused() -> None:
+    """TensorFlow would show them in its errors."""
+    refused = direct.refusal(RemotePath("https://me:secret@example.org/x"))
+    assert refused == "its URL has credentials, which TensorFlow's errors would show"
+
+
+def test_a_second_store_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With fewer settings, too: the plugin has read those of the first."""
+    monkeypatch.setattr(direct, "_HANDED", {})
+    monkeypatch.setattr(os, "environ", {})
+    first = {"S3_ENDPOINT": "http://a", "AWS_ACCESS_KEY_ID": "key"}
+    for _ in range(2):
+        direct._hand_over("s3", first)
+    assert os.environ == first
+    for other in (first | {"S3_ENDPOINT": "http://b"}, {"AWS_ACCESS_KEY_ID": "key"}):
+        with pytest.raises(UsageError, match="with another endpoint or other credentials"):
+            direct._hand_over("s3", other)

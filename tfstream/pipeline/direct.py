@@ -33,6 +33,8 @@ def refusal(folder: RemotePath) -> str | None:
     scheme = remote.scheme(folder.url)
     if scheme not in _SCHEMES:
         return f"tensorflow-io does not read {scheme}://"
+    if remote.shown(folder.url) != folder.url:
+        return "its URL has credentials, which TensorFlow's errors would show"
     if scheme in _S3 and platform.libc_ver()[0] != "glibc":
         # Where `on_exit` is missing, its plugin aborts the process at its end.
         return "tensorflow-io reads s3:// safely on Linux with glibc only"
@@ -71,7 +73,7 @@ def _begin(folder: RemotePath, shard: RemotePath) -> None:
     """Let TensorFlow read what lies below a URL, by the settings that fsspec has."""
     if reason := refusal(folder):
         raise UsageError(f"{folder} cannot be read in place: {reason}; {_ADVICE}")
-    _hand_over(_settings(folder))
+    _hand_over(remote.scheme(folder.url), _settings(folder))
     try:
         tf.io.gfile.stat(place_of(shard))
     except tf.errors.OpError as error:
@@ -144,18 +146,16 @@ def _azure(folder: RemotePath) -> dict[str, str]:
     return found
 
 
-_HANDED: dict[str, str] = {}
-"""What was set: the plugins read it once."""
+_HANDED: dict[str, dict[str, str]] = {}
+"""What was set, by scheme: the plugins read it once."""
 
 
-def _hand_over(settings: dict[str, str]) -> None:
-    for name, value in settings.items():
-        if _HANDED.get(name, value) != value:
-            raise UsageError(
-                f"this process reads in place from another store ({name} differs), and "
-                f"tensorflow-io knows one; {_ADVICE}"
-            )
-    _HANDED.update(settings)
+def _hand_over(scheme: str, settings: dict[str, str]) -> None:
+    if _HANDED.setdefault(scheme, settings) != settings:
+        raise UsageError(
+            f"this process reads in place from {scheme}:// with another endpoint or other "
+            f"credentials, and tensorflow-io knows one of each; {_ADVICE}"
+        )
     os.environ.update(settings)
 
 
